@@ -117,8 +117,8 @@ class Config:
     # generation and scoring
     lora_dir: str | None = param(None, 'adapter to evaluate (default: artifacts/checkpoints/<run>)', 'eval')
     n_tasks: int | None = param(None, 'evaluate the first n test tasks (default: all)', 'baseline eval')
-    max_new_tokens: int = param(160, 'longest answer in tokens; longer ones are cut and counted', 'baseline eval')
-    batch_size: int = param(20, 'prompts a generation batch; keep it across ranks', 'baseline eval')
+    max_new_tokens: int = param(128, 'longest answer in tokens; longer ones are cut and counted', 'baseline eval')
+    batch_size: int = param(30, 'prompts a generation batch; keep it across ranks', 'baseline eval')
     cpu_s: float = param(10.0, 'CPU seconds a program may use', 'baseline eval')
     sandbox: str = param('auto', 'auto: use the protections the system has; required: refuse to run without all', 'baseline eval', choices=('auto', 'required'))
     # bookkeeping
@@ -132,10 +132,10 @@ def stage_parameters(stage: str) -> dict[str, object]:
     "The parameters of one stage: name -> dataclass field."
     return {f.name: f for f in fields(Config) if stage in f.metadata['stages']}
 
-# %% ../nbs/10_config.ipynb #10-a25ac1b4
+# %% ../nbs/10_config.ipynb #10-99ad2986
 PRESETS = {
-    'starter': {},
-    'smollm2-135m': dict(source='hub', lr=3e-4, max_new_tokens=256, micro_batch=8, accumulation=1, val_limit=100),
+    'starter': dict(quantization='none'),
+    'smollm2-135m': dict(source='hub', quantization='none', lr=3e-4, max_new_tokens=256, micro_batch=8, accumulation=1, val_limit=100),
     'mistral-7b': dict(source='hub', model='mistralai/Mistral-7B-Instruct-v0.2', lr=1e-4, max_new_tokens=256, micro_batch=1,
                        accumulation=8, gradient_checkpointing=True, batch_size=16, optimizer='paged_adamw_8bit',
                        val_limit=100, checkpoint_every=50, warmup_ratio=0.03),

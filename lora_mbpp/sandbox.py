@@ -70,7 +70,7 @@ def _split_comparison(test: str, node: ast.Compare) -> Question | None:
     operator = '==' if isinstance(node.ops[0], ast.Eq) else 'is'
     for asked, known in ((node.left, node.comparators[0]), (node.comparators[0], node.left)):
         if (expected := _literal(known)) and not _literal(asked):
-            if operator == 'is' and expected[0] not in (None, True, False): return None
+            if operator == 'is' and not (expected[0] is None or isinstance(expected[0], bool)): return None
             return Question('value', f'({ast.get_source_segment(test, asked)})', expected[0], operator)
 
 # %% ../nbs/13_sandbox.ipynb #13-202b9381
@@ -539,7 +539,7 @@ def _probe(limits: Limits) -> dict:
                 network='network', process='process' if hasattr(os, 'fork') else 'print', change='change',
                 memory=f'lambda: bytearray({limits.memory_mb * 2**20})').items()}
             environment, listing = ask(child, 'value', 'sorted(os.environ)'), ask(child, 'value', 'os.listdir()')
-            return {**seen, 'environment': environment, 'listing': listing, 'filter': child.ready[0], 'rlimits': child.ready[1]}
+            return dict(seen, environment=environment, listing=listing, filter=child.ready[0], rlimits=child.ready[1])
         finally: bury(child); close_pipes(child)
 
 # %% ../nbs/13_sandbox.ipynb #13-736dd925

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['NOT_IDENTITY', 'lora_scale', 'lora_config', 'training_rows', 'usable_optimizer', 'optimizer_steps',
-           'trainer_arguments', 'Watch', 'history', 'whole_checkpoint', 'identity', 'check_identity', 'make_trainer',
-           'fit', 'save_adapter', 'train_facts', 'read_rows', 'train', 'train_adapter', 'merge_adapter']
+           'trainer_arguments', 'Watch', 'history', 'whole_checkpoint', 'identity', 'check_identity', 'collate',
+           'CompletionTrainer', 'make_trainer', 'fit', 'save_adapter', 'train_facts', 'read_rows', 'train',
+           'train_adapter', 'merge_adapter']
 
-# %% ../nbs/02_train.ipynb #02-99200111
+# %% ../nbs/02_train.ipynb #02-3dd95d78
 import shutil
 import time
-from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from .config import (Config, UserError, adapter_dir, artifacts_folder, fingerpri
                               shown, stage_parameters, update_metrics, write_json)
 from .data import encode, ensure_data, read_training_rows
 from .evaluate import run_info
-from .generation import completion_nll, mean_nll
+from .generation import completion_nll, mean_nll, pad_left
 from .models import (choose_runtime, device_info, has_bitsandbytes, is_adapter, load_adapter, load_model, load_tokenizer, parameter_counts,
                               peak_memory_gb, Runtime)
 
@@ -66,7 +67,7 @@ def trainer_arguments(cfg: Config, runtime: Runtime, folder: Path, n_rows: int) 
     return SFTConfig(
         output_dir=str(folder/'checkpoints'), max_steps=steps, per_device_train_batch_size=cfg.micro_batch, gradient_accumulation_steps=cfg.accumulation,
         learning_rate=cfg.lr, lr_scheduler_type='cosine', warmup_steps=int(steps * cfg.warmup_ratio), optim=usable_optimizer(cfg), weight_decay=0.0,
-        seed=cfg.seed, data_seed=cfg.seed, train_sampling_strategy='random', gradient_checkpointing=cfg.gradient_checkpointing,
+        seed=cfg.seed, data_seed=cfg.seed, train_sampling_strategy='group_by_length', gradient_checkpointing=cfg.gradient_checkpointing,
         bf16=runtime.dtype == 'bfloat16' and runtime.device == 'cuda', fp16=runtime.dtype == 'float16', use_cpu=runtime.device == 'cpu',
         logging_steps=max(1, steps // 200), save_steps=cfg.checkpoint_every, save_total_limit=2, max_length=None, packing=False,
         dataset_kwargs={'skip_prepare_dataset': True}, report_to='none', disable_tqdm=True, dataloader_pin_memory=runtime.device == 'cuda')
@@ -80,7 +81,8 @@ class Watch(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         earlier = [entry['elapsed'] for entry in state.log_history if 'elapsed' in entry]
         self.started = time.perf_counter() - (earlier[-1] if earlier else 0)
-        self.marks = {max(1, round(state.max_steps * quarter / 4)) for quarter in (1, 2, 3, 4)}
+        pieces = 2 if state.max_steps < 100 else 8
+        self.marks = {max(1, round(state.max_steps * i / pieces)) for i in range(1, pieces + 1)}
         if state.global_step == 0: self.validate(state, model)
         self.bar = progress(state.max_steps, 'training', 'step', initial=state.global_step)
 
@@ -140,12 +142,31 @@ def check_identity(folder: Path, wanted: dict, overwrite: bool) -> None:
     other = [f'{k} {found.get(k)} -> {v}' for k, v in wanted.items() if found.get(k) != v]
     if other: raise UserError(f"run {folder.name} exists with other parameters ({', '.join(other[:4])}): give this one another name with --run, or pass --overwrite true")
 
+# %% ../nbs/02_train.ipynb #02-05c18dab
+def collate(rows: list[dict], pad: int) -> dict[str, torch.Tensor]:
+    "`input_ids`, `attention_mask`, `position_ids` and `labels` (batch x longest row), padded on the left: all answers end in the same column."
+    batch = pad_left([r['input_ids'] for r in rows], pad, 'cpu')
+    width = batch['input_ids'].shape[1]
+    return {**batch, 'labels': torch.tensor([[-100] * (width - len(r['labels'])) + r['labels'] for r in rows])}
+
+class CompletionTrainer(SFTTrainer):
+    "SFTTrainer whose loss sends only the columns with answers through the vocabulary head; the loss itself is the same token mean."
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs.pop('labels')
+        keep = int((labels != -100).any(0).sum())   # left padding: the answers fill the last columns
+        logits = model(**inputs, logits_to_keep=keep + 1, use_cache=False).logits[:, :-1].float()
+        labels = labels[:, -keep:]
+        total = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction='sum')
+        processes = self.accelerator.num_processes if self.args.average_tokens_across_devices and num_items_in_batch is not None else 1
+        return total * processes / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
+
 # %% ../nbs/02_train.ipynb #02-61c45105
-def make_trainer(cfg: Config, runtime: Runtime, model, tok, encoded: list[dict], watch: Watch, folder: Path) -> SFTTrainer:
-    "An `SFTTrainer` with a fresh float32 adapter on `model`."
+def make_trainer(cfg: Config, runtime: Runtime, model, tok, encoded: list[dict], watch: Watch, folder: Path) -> CompletionTrainer:
+    "A trainer with a fresh float32 adapter on `model`."
     set_seed(cfg.seed)   # before the adapter is built: its initialisation is part of the seed
-    trainer = SFTTrainer(model=model, args=trainer_arguments(cfg, runtime, folder, len(encoded)), train_dataset=Dataset.from_list(encoded),
-                         processing_class=tok, peft_config=lora_config(cfg), callbacks=[watch])
+    trainer = CompletionTrainer(model=model, args=trainer_arguments(cfg, runtime, folder, len(encoded)), train_dataset=Dataset.from_list(encoded),
+                                processing_class=tok, peft_config=lora_config(cfg), callbacks=[watch],
+                                data_collator=partial(collate, pad=tok.pad_token_id))
     trainer.remove_callback(PrinterCallback)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad: parameter.data = parameter.data.float()
