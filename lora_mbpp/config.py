@@ -132,9 +132,9 @@ def stage_parameters(stage: str) -> dict[str, object]:
     "The parameters of one stage: name -> dataclass field."
     return {f.name: f for f in fields(Config) if stage in f.metadata['stages']}
 
-# %% ../nbs/10_config.ipynb #10-99ad2986
+# %% ../nbs/10_config.ipynb #10-67a08313
 PRESETS = {
-    'starter': dict(quantization='none'),
+    'starter': dict(quantization='none', epochs=0.75, lr=1e-3),
     'smollm2-135m': dict(source='hub', quantization='none', lr=3e-4, max_new_tokens=256, micro_batch=8, accumulation=1, val_limit=100),
     'mistral-7b': dict(source='hub', model='mistralai/Mistral-7B-Instruct-v0.2', lr=1e-4, max_new_tokens=256, micro_batch=1,
                        accumulation=8, gradient_checkpointing=True, batch_size=16, optimizer='paged_adamw_8bit',
@@ -365,7 +365,7 @@ def update_metrics(path: Path | str, **sections) -> dict:
 # %% ../nbs/10_config.ipynb #10-5a6d136e
 def progress(total: int, label: str, unit: str = 'it', initial: int = 0) -> tqdm:
     "A text progress bar on standard output: live in a terminal, a line every five seconds elsewhere."
-    return tqdm(total=total, desc=label, unit=unit, initial=initial, file=sys.stdout, ncols=88,
+    return tqdm(total=total, desc=label, unit=unit, initial=initial, file=sys.stdout, ncols=88, position=0,
                 mininterval=0.2 if sys.stdout.isatty() else 5, ascii=' -#' if os.name == 'nt' else None)
 
 # %% ../nbs/10_config.ipynb #10-edefdb9d

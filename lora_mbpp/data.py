@@ -273,9 +273,9 @@ def load_source(cfg: Config) -> tuple[list[dict], list[dict], dict]:
     if cfg.source == 'starter': return starter_tasks(), [], {'problems': 'starter set'}
     if cfg.source == 'files':
         if not cfg.mbpp_file: raise UserError('source files needs --mbpp-file (problems with tests), and takes --codealpaca-file')
-        instructions = read_table(cfg.codealpaca_file) if cfg.codealpaca_file else []
+        tasks, instructions = read_tasks(cfg.mbpp_file), read_table(cfg.codealpaca_file) if cfg.codealpaca_file else []
         origin = {f'{kind}_file': {'name': Path(p).name, 'sha256': sha256_file(p)} for kind, p in (('mbpp', cfg.mbpp_file), ('codealpaca', cfg.codealpaca_file)) if p}
-        return read_tasks(cfg.mbpp_file), [as_instruction(r, i, f'{cfg.codealpaca_file}, row {i + 1}') for i, r in enumerate(instructions)], origin
+        return tasks, [as_instruction(r, i, f'{cfg.codealpaca_file}, row {i + 1}') for i, r in enumerate(instructions)], origin
     mbpp, revision = hub_table('google-research-datasets/mbpp', 'full')
     alpaca, alpaca_revision = hub_table('sahil2801/CodeAlpaca-20k')
     tasks = with_splits([as_task(row, 'google-research-datasets/mbpp') for row in mbpp], 'mbpp')

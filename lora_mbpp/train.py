@@ -75,13 +75,13 @@ def trainer_arguments(cfg: Config, runtime: Runtime, folder: Path, n_rows: int) 
 # %% ../nbs/02_train.ipynb #02-fa553501
 class Watch(TrainerCallback):
     "Progress bar, validation NLL (nats a token) into the trainer's history, and the time spent so far."
-    def __init__(self, tok, validation: list[tuple[str, str]], batch_size: int):
-        self.tok, self.validation, self.batch_size, self.bar = tok, validation, batch_size, None
+    def __init__(self, tok, validation: list[tuple[str, str]]):
+        self.tok, self.validation, self.bar = tok, validation, None
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         earlier = [entry['elapsed'] for entry in state.log_history if 'elapsed' in entry]
         self.started = time.perf_counter() - (earlier[-1] if earlier else 0)
-        pieces = 2 if state.max_steps < 100 else 8
+        pieces = 1 if state.max_steps < 16 else 2 if state.max_steps < 100 else 8
         self.marks = {max(1, round(state.max_steps * i / pieces)) for i in range(1, pieces + 1)}
         if state.global_step == 0: self.validate(state, model)
         self.bar = progress(state.max_steps, 'training', 'step', initial=state.global_step)
@@ -100,7 +100,7 @@ class Watch(TrainerCallback):
     def validate(self, state, model):
         if not self.validation: return
         model.eval()
-        nll = mean_nll(completion_nll(model, self.tok, self.validation, self.batch_size, 'validation'))
+        nll = mean_nll(completion_nll(model, self.tok, self.validation, label='validation'))
         model.train()
         state.log_history.append({'step': state.global_step, 'val_nll': nll})
 
@@ -233,7 +233,7 @@ def train_adapter(cfg: Config, runtime: Runtime, rows: list[dict], validation: l
     encoded, too_long = training_rows(tok, rows, cfg.max_length)
     if too_long: print(f'{len(too_long)} of {len(rows)} rows are longer than {cfg.max_length} tokens and left out: {", ".join(map(str, too_long[:5]))} ...')
     if not encoded: raise UserError(f'no training row fits into {cfg.max_length} tokens; raise --max-length')
-    watch = Watch(tok, [(r['prompt'], r['completion']) for r in validation], cfg.micro_batch * 2)
+    watch = Watch(tok, [(r['prompt'], r['completion']) for r in validation])
     trainer = make_trainer(cfg, runtime, model, tok, encoded, watch, folder)
     fit(trainer, folder)
     save_adapter(trainer.model, folder)

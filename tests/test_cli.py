@@ -125,4 +125,5 @@ def test_stage_by_stage(tiny, tmp_path, capsys):
     assert main(['eval', *options, '--lora-dir', str(tmp_path/'my-adapter'), '--mbpp-file', str(tmp_path/'data'/'mbpp_test.jsonl'), '--out-file', str(tmp_path/'results.json')]) == 0
     result = read_json(tmp_path/'results.json')
     assert result['eval_info']['n_tasks'] == 2 and len(result['per_task']) == 2 and result['per_task'][0]['nll'] > 0
+    capsys.readouterr()
     assert 'there is no adapter' in refused(capsys, 'eval', *options, '--lora-dir', str(tmp_path/'nothing-here'))

@@ -26,7 +26,7 @@ def test_scale_is_what_peft_applies(tiny, tmp_path, policy, scale):
     cfg = resolve(**tiny, rank=4, alpha_policy=policy, max_steps=1)
     train(cfg)
     model = PeftModel.from_pretrained(tiny_model(), str(tmp_path/'artifacts'/'checkpoints'/'test-r4-s0'))
-    applied = {m.scaling['default'] for m in model.modules() if hasattr(m, 'scaling')}
+    applied = {m.scaling['default'] for m in model.modules() if isinstance(getattr(m, 'scaling', None), dict)}
     assert applied == {scale} == {lora_scale(cfg)[1]}
 
 
@@ -34,7 +34,7 @@ def test_run_is_recorded_and_base_untouched(tiny, tmp_path):
     metrics = train(resolve(**tiny, rank=4))
     info, folder = metrics['train_info'], tmp_path/'artifacts'/'checkpoints'/'test-r4-s0'
     assert info['steps'] == 3 == len(info['losses']) and info['rows'] == 2
-    assert [v['step'] for v in info['val_nll']] == [0, 2, 3]
+    assert [v['step'] for v in info['val_nll']] == [0, 3]
     assert all(entry['grad_norm'] > 0 for entry in info['losses'])
     base = sum(p.numel() for p in tiny_model().parameters())
     assert info['parameters'] == base and info['trainable_parameters'] == sum(w.numel() for w in adapter(folder).values())
@@ -76,7 +76,7 @@ def test_rows_that_are_too_long_are_counted(tiny):
 
 def test_killed_run_continues_to_the_same_adapter(tiny, tmp_path):
     """kill -9 in the middle; the continued run's losses and weights equal the uninterrupted run's."""
-    numbers = dict(max_steps=40, checkpoint_every=5, rank=2)
+    numbers = dict(max_steps=24, checkpoint_every=4, rank=2)
     whole = {**tiny, 'artifacts_dir': str(tmp_path/'whole')}
     expected = train(resolve(**whole, **numbers))['train_info']
     command = [sys.executable, '-m', 'lora_mbpp.cli', 'train', *(part for k, v in {**tiny, **numbers}.items() for part in ('--' + k.replace('_', '-'), str(v)))]
@@ -87,14 +87,14 @@ def test_killed_run_continues_to_the_same_adapter(tiny, tmp_path):
     process.send_signal(signal.SIGKILL) if os.name != 'nt' else process.kill()
     process.wait()
     assert process.returncode != 0, 'the run ended before it could be killed'
-    torn = folder/'checkpoints'/'checkpoint-39'
+    torn = folder/'checkpoints'/'checkpoint-23'
     torn.mkdir(parents=True)
     (torn/'trainer_state.json').write_text('{"half": ')
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 'not complete: removed' in done.stdout and 'continuing from' in done.stdout
     found = read_json(tmp_path/'artifacts'/'metrics'/'test-r2-s0.json')['train_info']
-    assert [e['step'] for e in found['losses']] == list(range(1, 41))
+    assert [e['step'] for e in found['losses']] == list(range(1, 25))
     assert [e['loss'] for e in found['losses']] == [e['loss'] for e in expected['losses']]
     ours, theirs = adapter(folder), adapter(tmp_path/'whole'/'checkpoints'/'test-r2-s0')
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
