@@ -19,6 +19,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -28,6 +29,9 @@ from pathlib import Path
 from typing import get_args
 
 from tqdm import tqdm
+
+# %% ../nbs/10_config.ipynb #10-b784ad84
+for message in ('IProgress not found', '.*gradient_checkpointing. is deprecated'): warnings.filterwarnings('ignore', message=message)
 
 # %% ../nbs/10_config.ipynb #10-f3483380
 class UserError(Exception):
@@ -132,9 +136,9 @@ def stage_parameters(stage: str) -> dict[str, object]:
     "The parameters of one stage: name -> dataclass field."
     return {f.name: f for f in fields(Config) if stage in f.metadata['stages']}
 
-# %% ../nbs/10_config.ipynb #10-67a08313
+# %% ../nbs/10_config.ipynb #10-c0d43b88
 PRESETS = {
-    'starter': dict(quantization='none', epochs=0.75, lr=1e-3),
+    'starter': dict(quantization='none', epochs=0.5, lr=1e-3),
     'smollm2-135m': dict(source='hub', quantization='none', lr=3e-4, max_new_tokens=256, micro_batch=8, accumulation=1, val_limit=100),
     'mistral-7b': dict(source='hub', model='mistralai/Mistral-7B-Instruct-v0.2', lr=1e-4, max_new_tokens=256, micro_batch=1,
                        accumulation=8, gradient_checkpointing=True, batch_size=16, optimizer='paged_adamw_8bit',

@@ -15,20 +15,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from .config import (Config, UserError, adapter_dir, artifacts_folder, fingerprint, meta_info, metrics_file, progress, read_json, run_name,
+                              shown, stage_parameters, update_metrics, write_json)
+from .data import encode, ensure_data, read_training_rows
+from .evaluate import run_info
+from .generation import completion_nll, mean_nll, pad_left
+from .models import (Runtime, choose_runtime, device_info, has_bitsandbytes, is_adapter, load_adapter, load_model, load_tokenizer,
+                              parameter_counts, peak_memory_gb)
+
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
-
-from .config import (Config, UserError, adapter_dir, artifacts_folder, fingerprint, meta_info, metrics_file, progress, read_json, run_name,
-                              shown, stage_parameters, update_metrics, write_json)
-from .data import encode, ensure_data, read_training_rows
-from .evaluate import run_info
-from .generation import completion_nll, mean_nll, pad_left
-from .models import (choose_runtime, device_info, has_bitsandbytes, is_adapter, load_adapter, load_model, load_tokenizer, parameter_counts,
-                              peak_memory_gb, Runtime)
 
 # %% ../nbs/02_train.ipynb #02-c1f37d4e
 def lora_scale(cfg: Config) -> tuple[float, float]:
