@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['STAGES', 'PRESETS', 'POSITIVE', 'PACKAGES', 'UserError', 'complaint', 'suggest', 'project_root', 'cache_dir', 'shown',
            'param', 'Config', 'stage_parameters', 'resolve', 'checked', 'check_ranges', 'assigned_names',
-           'check_injected', 'in_test', 'stage_config', 'run_name', 'data_folder', 'artifacts_folder', 'adapter_dir',
-           'metrics_file', 'write_text', 'write_json', 'read_json', 'repair_tail', 'parse_lines', 'read_jsonl',
-           'write_jsonl', 'append_jsonl', 'sha256_file', 'fingerprint', 'package_versions', 'git_sha', 'meta_info',
-           'update_metrics', 'progress', 'show_config']
+           'check_injected', 'in_test', 'stage_config', 'group_name', 'run_name', 'data_folder', 'artifacts_folder',
+           'adapter_dir', 'metrics_file', 'write_text', 'write_json', 'read_json', 'repair_tail', 'parse_lines',
+           'read_jsonl', 'write_jsonl', 'append_jsonl', 'sha256_file', 'fingerprint', 'package_versions', 'git_sha',
+           'meta_info', 'update_metrics', 'progress', 'show_config']
 
 # %% ../nbs/10_config.ipynb #10-0b455ffb
 import ast
@@ -129,6 +129,7 @@ class Config:
     run: str | None = param(None, 'name of the run (default: from preset, rank and seed)', 'baseline train eval')
     out_file: str | None = param(None, 'where generations (baseline) or results (eval) go', 'baseline eval')
     artifacts_dir: str | None = param(None, 'checkpoints and metrics (default: artifacts)', 'baseline train eval analysis')
+    group: str | None = param(None, 'runs to compare (default: the preset\'s)', 'analysis')
     overwrite: bool = param(False, 'start a run anew although one of that name exists', 'baseline train eval')
 
 # %% ../nbs/10_config.ipynb #10-8f65ecb1
@@ -223,13 +224,20 @@ def stage_config(preset: str, **given) -> Config:
     keep = {name: given[name] for name in ('rank', 'seed', 'alpha_policy') if given.get(name) is not None}
     return resolve('test', data_dir=str(scratch/'data'), artifacts_dir=str(scratch/'artifacts'), **keep)
 
+# %% ../nbs/10_config.ipynb #10-1c574233
+def group_name(cfg: Config) -> str:
+    "The preset's name, or a short form of the model's name where that is not the preset's model."
+    if cfg.group: return cfg.group
+    if cfg.model == PRESETS[cfg.preset].get('model', Config.model): return cfg.preset
+    return ''.join(ch if ch.isalnum() or ch in '._-' else '-' for ch in Path(cfg.model).name.lower()) or 'model'
+
 # %% ../nbs/10_config.ipynb #10-d314c59b
 def run_name(cfg: Config, base: bool = False) -> str:
     "`starter-r32-s0`, or `starter-base` for the untouched model; `cfg.run` overrules both."
     if cfg.run: return cfg.run
-    if cfg.output_dir and not base: return Path(cfg.output_dir).name
-    if cfg.lora_dir and not base: return Path(cfg.lora_dir).name
-    return f'{cfg.preset}-base' if base else f'{cfg.preset}-r{cfg.rank}-s{cfg.seed}'
+    given = cfg.output_dir or cfg.lora_dir
+    if given and not base: return Path(given).expanduser().resolve().name
+    return f'{group_name(cfg)}-base' if base else f'{group_name(cfg)}-r{cfg.rank}-s{cfg.seed}'
 
 # %% ../nbs/10_config.ipynb #10-27cc4df8
 def data_folder(cfg: Config) -> Path:
@@ -284,6 +292,10 @@ def repair_tail(path: Path | str) -> int:
     content = path.read_bytes()
     whole = content.rfind(b'\n') + 1
     if whole == len(content): return 0
+    with suppress(ValueError):
+        json.loads(content[whole:])
+        with open(path, 'ab') as file: file.write(b'\n')   # a whole record that only lacks its line end
+        return 0
     os.truncate(path, whole)
     print(f'{shown(path)}: cut {len(content) - whole} bytes of a half-written last line')
     return len(content) - whole

@@ -8,7 +8,8 @@ __all__ = ['PROTOCOL', 'SPLITS', 'DOING', 'OTHER_LANGUAGES', 'STOP_WORDS', 'read
            'as_task', 'with_splits', 'looks_like_mbpp', 'read_tasks', 'starter_tasks', 'literal_tasks', 'is_python',
            'without_fence', 'as_instruction', 'content_words', 'similar_pairs', 'Renamer', 'renamed_hash',
            'near_duplicates', 'clusters', 'split_by_hash', 'hub_table', 'load_source', 'training_row',
-           'data_parameters', 'assemble', 'prepare', 'ensure_data', 'load_tasks', 'read_training_rows']
+           'data_parameters', 'assemble', 'prepare', 'same_origin', 'ensure_data', 'load_tasks', 'task_set',
+           'read_training_rows']
 
 # %% ../nbs/00_data.ipynb #00-abc52bff
 import ast
@@ -17,6 +18,8 @@ import gzip
 import hashlib
 import json
 import re
+import warnings
+import zlib
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,7 +27,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from .config import (Config, UserError, data_folder, fingerprint, parse_lines, read_json, read_jsonl, resolve, sha256_file, shown,
+from .config import (Config, UserError, data_folder, fingerprint, parse_lines, read_json, read_jsonl, sha256_file, shown,
                               write_json, write_jsonl)
 
 # %% ../nbs/00_data.ipynb #00-071ab3e7
@@ -35,12 +38,13 @@ def read_table(path: Path | str) -> list[dict]:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == '.gz' else raw).decode('utf-8-sig')
     except FileNotFoundError: raise UserError(f'there is no file {path}') from None
-    except (OSError, EOFError) as error: raise UserError(f'cannot read {path}: {getattr(error, "strerror", None) or "the gzip data is damaged or cut off"}') from error
+    except (OSError, EOFError, zlib.error) as error: raise UserError(f'cannot read {path}: {getattr(error, "strerror", None) or "the gzip data is damaged or cut off"}') from error
     except UnicodeDecodeError: raise UserError(f'{path} is not UTF-8 text') from None
     if not text.strip(): raise UserError(f'{path} is empty')
     if not text.lstrip().startswith('['): return list(parse_lines(text.split('\n'), str(path)))
     try: rows = json.loads(text)
     except json.JSONDecodeError as error: raise UserError(f'{path}, line {error.lineno}: not valid JSON ({error.msg})') from None
+    except RecursionError: raise UserError(f'{path}: nested too deeply') from None
     if not all(isinstance(row, dict) for row in rows): raise UserError(f'{path}: expected a list of objects')
     return rows
 
@@ -54,8 +58,10 @@ def normalise_code(code: str) -> str:
 # %% ../nbs/00_data.ipynb #00-581c87dd
 def parsed(code: str) -> ast.Module | None:
     "Syntax tree, or None when `code` is not Python (the parser gives up in several ways on hostile text)."
-    try: return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError): return None
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')   # what Python 3.12 thinks of a model's escape sequences interests nobody
+        try: return ast.parse(code)
+        except (SyntaxError, ValueError, RecursionError, MemoryError): return None
 
 def defined_names(code: str) -> set[str]:
     "Functions, classes and variables (`double = lambda x: 2 * x`) that a program defines at its top level."
@@ -67,7 +73,7 @@ def defined_names(code: str) -> set[str]:
 def entry_point(tests: list[str], code: str = '') -> str | None:
     "Name that the tests call; of several, the first that `code` defines."
     trees = [tree for tree in map(parsed, tests) if tree]
-    called = [n.func.id for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    called = [n.func.id for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and not hasattr(builtins, n.func.id)]
     own = defined_names(code)
     return next((name for name in called if name in own), called[0] if called and not own else None)
 
@@ -104,9 +110,11 @@ def encode(tok, prompt: str, completion: str) -> dict[str, list[int]]:
 def as_task(row: dict, where: str) -> dict:
     "One problem in the project's form. `where` names file and row for the error. Raises `UserError` for missing fields."
     tests, text = row.get('test_list') or row.get('tests'), row.get('text') or row.get('prompt')
-    if not isinstance(row.get('task_id'), int): raise UserError(f'{where}: field task_id should be a whole number, found {row.get("task_id")!r}')
-    if not text: raise UserError(f'{where} (task {row["task_id"]}): field text is missing')
-    if not isinstance(tests, list) or not tests: raise UserError(f'{where} (task {row["task_id"]}): field test_list should be a list of asserts')
+    if type(row.get('task_id')) is not int: raise UserError(f'{where}: field task_id should be a whole number, found {row.get("task_id")!r}')
+    if not isinstance(text, str) or not text: raise UserError(f'{where} (task {row["task_id"]}): field text is missing')
+    if row.get('split') not in (None, 'train', 'validation', 'test', 'prompt'): raise UserError(f'{where} (task {row["task_id"]}): split {row["split"]!r} should be train, validation or test')
+    if not isinstance(row.get('code') or '', str): raise UserError(f'{where} (task {row["task_id"]}): field code should be a text')
+    if not isinstance(tests, list) or not tests or not all(isinstance(t, str) for t in tests): raise UserError(f'{where} (task {row["task_id"]}): field test_list should be a list of asserts')
     tests = [normalise_code(t).strip() for t in tests]
     code, setup = normalise_code(row.get('code') or ''), normalise_code(row.get('test_setup_code') or row.get('setup') or '\n'.join(row.get('test_imports') or []))
     return {'task_id': row['task_id'], 'split': row.get('split'), 'text': text, 'code': code, 'setup': setup, 'tests': tests, 'clean': row.get('clean', True),
@@ -123,9 +131,8 @@ def with_splits(tasks: list[dict], name: str) -> list[dict]:
     return [{**task, 'split': task['split'] or where(task['task_id'])} for task in tasks]
 
 def looks_like_mbpp(tasks: list[dict]) -> bool:
-    "True when no row names its split and the ids reach into MBPP's official ranges for test and train."
-    ids = {task['task_id'] for task in tasks}
-    return not any(task['split'] for task in tasks) and len(tasks) > 100 and max(ids) > 510 and max(ids) < 975
+    "True when no row names its split and task 11 is MBPP's."
+    return not any(task['split'] for task in tasks) and any(t['task_id'] == 11 and 'first and last occurrence of a given character' in t['text'] for t in tasks)
 
 # %% ../nbs/00_data.ipynb #00-d29830c1
 def read_tasks(path: Path | str) -> list[dict]:
@@ -173,6 +180,7 @@ def as_instruction(row: dict, index: int, where: str) -> dict:
     for name in ('instruction', 'output'):
         if not isinstance(row.get(name), str): raise UserError(f'{where}: field {name} should be a text, found {row.get(name)!r}')
     context = row.get('input') or ''
+    if not isinstance(context, str): raise UserError(f'{where}: field input should be a text, found {context!r}')
     return {'id': f'codealpaca/{index}', 'text': row['instruction'], 'context': '' if context.lower() in ('none', '<noinput>', 'n/a') else context,
             'code': normalise_code(without_fence(row['output']))}
 
@@ -269,6 +277,7 @@ def hub_table(name: str, config: str | None = None) -> tuple[list[dict], str]:
 # %% ../nbs/00_data.ipynb #00-6da45e35
 def load_source(cfg: Config) -> tuple[list[dict], list[dict], dict]:
     "Tasks, instructions and a description of where they came from (file name or Hub revision, sha256, rows)."
+    if cfg.source != 'files' and (cfg.mbpp_file or cfg.codealpaca_file): raise UserError(f'files were given, but the source is {cfg.source}: add --source files (source = \'files\' in a notebook)')
     if cfg.source == 'literal': return literal_tasks(), [], {'problems': 'literal'}
     if cfg.source == 'starter': return starter_tasks(), [], {'problems': 'starter set'}
     if cfg.source == 'files':
@@ -324,14 +333,19 @@ def prepare(cfg: Config) -> dict:
     write_json(folder/'manifest.json', manifest)
     return manifest
 
-# %% ../nbs/00_data.ipynb #00-3e616c85
+# %% ../nbs/00_data.ipynb #00-b3fd8533
+def same_origin(cfg: Config, manifest: dict) -> bool:
+    "True when the prepared data came from the source and the very files that `cfg` asks for, with this prompt protocol."
+    given = {f'{kind}_file': sha256_file(path) for kind, path in (('mbpp', cfg.mbpp_file), ('codealpaca', cfg.codealpaca_file)) if path and Path(path).exists()}
+    found = {k: v['sha256'] for k, v in manifest['origin'].items() if k.endswith('_file')}
+    return manifest['parameters']['source'] == cfg.source and manifest['parameters']['protocol'] == PROTOCOL and (cfg.source != 'files' or not given or given == found)
+
 def ensure_data(cfg: Config) -> Path:
     "Folder with prepared data, made when missing or when the parameters ask for other data; says what it did."
-    folder, plain = data_folder(cfg), resolve(cfg.preset).source == 'starter' == cfg.source and not cfg.mbpp_file
+    folder = data_folder(cfg)
     manifest = read_json(folder/'manifest.json') if (folder/'manifest.json').exists() else None
     if manifest and all((folder/name).exists() for name in manifest['files']):
-        same = all(manifest['parameters'][k] == v for k, v in data_parameters(cfg).items() if k in ('source', 'mbpp_file', 'codealpaca_file', 'protocol'))
-        if same or plain and manifest['parameters']['protocol'] == PROTOCOL:
+        if same_origin(cfg, manifest):
             print(f"data: {shown(folder)}, source {manifest['parameters']['source']}, {manifest['counts']['train']} train, {manifest['counts']['mbpp_test']} test")
             return folder
     counts = prepare(cfg)['counts']
@@ -340,10 +354,16 @@ def ensure_data(cfg: Config) -> Path:
 
 def load_tasks(cfg: Config) -> list[dict]:
     "The test tasks of a run: those of `cfg.mbpp_file`, or of the prepared data; at most `cfg.n_tasks`."
-    if cfg.mbpp_file: tasks = [t for t in read_tasks(cfg.mbpp_file) if t['split'] == 'test']
+    if cfg.mbpp_file and cfg.source != 'files': tasks = [t for t in read_tasks(cfg.mbpp_file) if t['split'] == 'test']
     else: tasks = read_tasks(ensure_data(cfg)/'mbpp_test.jsonl')
     if not tasks: raise UserError(f'no test tasks in {cfg.mbpp_file}')
     return tasks[:cfg.n_tasks]
+
+# %% ../nbs/00_data.ipynb #00-1c887b76
+def task_set(tasks: list[dict]) -> str:
+    "`starter set`, `MBPP`, or `own problems`: what results on these tasks are to be called."
+    if {t['prompt'] for t in tasks} <= {t['prompt'] for t in starter_tasks()}: return 'starter set'
+    return 'MBPP' if looks_like_mbpp([{**t, 'split': None} for t in tasks]) else 'own problems'
 
 # %% ../nbs/00_data.ipynb #00-628a05f7
 def read_training_rows(path: Path | str) -> list[dict]:

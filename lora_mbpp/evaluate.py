@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
-from .config import (Config, UserError, adapter_dir, append_jsonl, data_folder, fingerprint, in_test, meta_info, metrics_file,
-                              progress, read_json, read_jsonl, repair_tail, run_name, shown, suggest, update_metrics, write_json)
-from .data import load_tasks, parsed, read_table, render_completion
+from .config import (Config, UserError, adapter_dir, append_jsonl, fingerprint, group_name, in_test, meta_info, metrics_file,
+                              progress, read_json, read_jsonl, repair_tail, run_name, shown, update_metrics, write_json, write_jsonl)
+from .data import load_tasks, parsed, read_table, render_completion, task_set
 from .generation import completion_nll, extract_code, generate, generation_settings, mean_nll
 from .models import Runtime, choose_runtime, device_info, load_adapter, load_model, load_tokenizer, parameter_counts, peak_memory_gb, require_adapter
 from .sandbox import Limits, judge_many, require_layers, sandbox_layers
@@ -52,7 +52,9 @@ def score(records: list[dict], tasks: list[dict], path: Path | str, limits: Limi
             done[result_key(todo[i])] = result = {**todo[i], 'code': code, 'extraction': how, **verdict_fields(verdict), 'engine': layers.get('engine'), 'judged_as': judged_as}
             append_jsonl(path, [result])
             bar.update()
-    return [done[result_key(r)] for r in records]
+    final = [done[result_key(r)] for r in records]
+    write_jsonl(path, final)   # exactly this evaluation: what earlier settings left behind goes
+    return final
 
 # %% ../nbs/03_eval.ipynb #03-81380746
 FUNNEL = ('raw text parses', 'code parses', 'defines the name', 'runs', 'passes')
@@ -110,7 +112,7 @@ def per_task(results: list[dict]) -> list[dict]:
 def comparison_settings(cfg: Config, runtime: Runtime, tasks: list[dict], limits: Limits, layers: dict) -> dict:
     "What two evaluations must share before their numbers may stand side by side."
     generation = {k: v for k, v in generation_settings(cfg, runtime).items() if k != 'adapter'}
-    return {**generation, 'tasks': fingerprint([[t['task_id'], t['prompt'], t['tests'], t['setup']] for t in tasks]), 'n_tasks': len(tasks),
+    return {**generation, 'task_set': task_set(tasks), 'tasks': fingerprint([[t['task_id'], t['prompt'], t['tests'], t['setup']] for t in tasks]), 'n_tasks': len(tasks),
             'cpu_s': limits.cpu_s, 'memory_mb': limits.memory_mb, 'engine': layers.get('engine'), 'device': runtime.device}
 
 def finished_evaluation(path: Path, settings: dict, adapter_id: str | None) -> dict | None:
@@ -120,11 +122,12 @@ def finished_evaluation(path: Path, settings: dict, adapter_id: str | None) -> d
     same = info.get('settings') == settings and info.get('adapter') == adapter_id and metrics['run_info'].get('test_run') == in_test()
     return metrics if same else None
 
-# %% ../nbs/03_eval.ipynb #03-114ed64f
-def run_info(cfg: Config, run: str, kind: str) -> dict:
-    "Who this run is: name, preset, kind (base or lora), rank and seed, and whether it is a test run."
+# %% ../nbs/03_eval.ipynb #03-e2af3d5d
+def run_info(cfg: Config, run: str, kind: str, adapter: Path | None = None, known: dict | None = None) -> dict:
+    "Who this run is: name, preset, kind (base or lora), rank and seed, and whether it is a test run. An adapter's own files know its rank best; `known`: what training wrote."
     lora = {'rank': cfg.rank, 'seed': cfg.seed} if kind == 'lora' else {'rank': 0, 'seed': None}
-    return {'run': run, 'preset': cfg.preset, 'kind': kind, 'model': cfg.model, **lora, 'test_run': in_test()}
+    if adapter: lora = {**lora, **{k: v for k, v in (known or {}).items() if k in ('preset', 'seed', 'parameters')}, 'rank': read_json(Path(adapter)/'adapter_config.json')['r']}
+    return {'run': run, 'preset': group_name(cfg), 'kind': kind, 'model': cfg.model, 'test_run': in_test(), **lora}
 
 def reference_nll(model, tok, tasks: list[dict]) -> list[dict]:
     "NLL of each task's reference solution; an empty list where tasks have none."
@@ -155,7 +158,7 @@ def evaluate(cfg: Config, run: str, adapter: Path | None = None, loaded=None) ->
             'seconds': {'generation': round(generated - started, 1), 'programs': round(judged - generated, 1), 'references': round(time.perf_counter() - judged, 1)},
             'peak_memory_gb': round(peak_memory_gb(), 2),
             'per_task': per_task([{**r, 'nll': s['nll'], 'nll_tokens': s['n_tokens']} for r, s in zip(results, nll)] if nll else results)}
-    metrics = update_metrics(path, run_info={**(read_json(path).get('run_info', {}) if path.exists() else {}), **run_info(cfg, run, 'lora' if adapter else 'base')},
+    metrics = update_metrics(path, run_info=run_info(cfg, run, 'lora' if adapter else 'base', adapter, read_json(path).get('run_info') if path.exists() else None),
                              eval_info=info, meta_info={**meta_info(), 'device': device_info(runtime)})
     return write_results(cfg, run, metrics)
 
@@ -168,6 +171,7 @@ def load_for(cfg: Config, runtime: Runtime, adapter: Path | None):
 def forget_answers(cfg: Config, run: str) -> None:
     "Remove the answers and results of a run that is to be evaluated anew."
     for suffix in ('.generations.jsonl', '.results.jsonl'): metrics_file(cfg, run, suffix).unlink(missing_ok=True)
+    if cfg.out_file and not cfg.out_file.endswith('.json'): Path(cfg.out_file).unlink(missing_ok=True)
 
 def write_results(cfg: Config, run: str, metrics: dict) -> dict:
     "Write eval_info and per_task to `cfg.out_file` when an evaluation of an adapter names one; returns the metrics."
@@ -183,7 +187,7 @@ def read_samples(path: Path | str, tasks: list[dict]) -> list[dict]:
     known, counts, records = {t['task_id']: t for t in tasks}, Counter(), []
     for number, row in enumerate(read_table(path), 1):
         where = f'{path}, line {number}'
-        if row.get('task_id') not in known: raise UserError(f'{where}: task_id {row.get("task_id")!r} is not among the {len(known)} tasks; name the task file with --mbpp-file')
+        if type(row.get('task_id')) is not int or row['task_id'] not in known: raise UserError(f'{where}: task_id {row.get("task_id")!r} is not among the {len(known)} tasks; name the task file with --mbpp-file')
         solution = row.get('solution', row.get('completion'))
         if not isinstance(solution, str): raise UserError(f'{where} (task {row["task_id"]}): field solution should be a text, found {solution!r}')
         fenced = extract_code(solution, known[row['task_id']]['entry_point']) if '```' in solution else (solution, 'given')

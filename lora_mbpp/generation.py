@@ -125,7 +125,8 @@ def kept_records(path: Path, settings_id: str) -> list[dict]:
     repair_tail(path)
     records = read_jsonl(path) if path.exists() else []
     if all(r.get('settings') == settings_id for r in records): return records
-    aside = path.with_name(f"{path.stem}.{records[0].get('settings', 'other')}{path.suffix}")
+    number = 1
+    while (aside := path.with_name(f'{path.stem}.old{number}{path.suffix}')).exists(): number += 1
     path.rename(aside)
     print(f'{shown(path)} holds answers made with other settings: moved to {aside.name}')
     return []

