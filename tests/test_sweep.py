@@ -47,7 +47,9 @@ def test_second_start_has_nothing_to_do(place, capsys, monkeypatch):
 def test_one_more_rank_pays_for_itself_alone_and_a_failure_stays_alone(place, capsys, monkeypatch):
     """Rank 3 cannot train (its folder holds another run); rank 4 goes on, the exit status says so."""
     monkeypatch.delenv('IN_TEST', raising=False)
-    write_json(place/'artifacts'/'checkpoints'/'test-r3-s0'/'run.json', {'rank': 99})
+    taken = place/'artifacts'/'checkpoints'/'test-r3-s0'
+    write_json(taken/'run.json', {'rank': 99})
+    for name in ('adapter_config.json', 'adapter_model.safetensors'): (taken/name).touch()
     before = stamps(place)
     assert run(place, '--ranks', '2,3,4') == 1
     said, after = capsys.readouterr().out, stamps(place)
