@@ -103,10 +103,13 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 # %% ../nbs/04_analysis.ipynb #04-39bb9dc7
 def difference_sentence(name: str, other: str, pair: dict) -> str:
     "One sentence on a paired comparison of `name` with `other`."
+    nll = f"; NLL {pair['nll_difference']:+.3f} nats a token" if pair['nll_difference'] is not None else ''
+    if not pair['gained'] + pair['lost']:   # nothing to resample: the interval would be empty; rule of three instead
+        return f"{name} against {other}: exactly the same tasks pass (n = {pair['n']}; up to {300 / pair['n']:.0f} % of differing tasks could still go unseen){nll}"
     low, high = (100 * x for x in pair['interval'])
     found = ('passes more tasks' if pair['difference'] > 0 else 'passes fewer tasks') if pair['p'] < 0.05 else 'cannot be told apart on pass@1'
     return (f"{name} against {other}: {found} ({100 * pair['difference']:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, {pair['gained']} gained, {pair['lost']} lost, "
-            f"p = {pair['p']:.3f}, n = {pair['n']})" + (f"; NLL {pair['nll_difference']:+.3f} nats a token" if pair['nll_difference'] is not None else ''))
+            f"p = {pair['p']:.3f}, n = {pair['n']}){nll}")
 
 def sentences(runs: list[dict]) -> list[str]:
     "Each adapter against the base, then each rank against the next of the same seed. P-values are not corrected for their number."
