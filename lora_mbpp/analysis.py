@@ -10,7 +10,6 @@ __all__ = ['check_comparable', 'metrics_in', 'load_runs', 'paired_passes', 'mcne
 
 # %% ../nbs/04_analysis.ipynb #04-40a4aaa6
 import html
-import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,7 +18,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from .config import Config, UserError, artifacts_folder, group_name, project_root, read_json, read_jsonl, shown
-from .evaluate import FUNNEL, task_means, wilson
+from .evaluate import FUNNEL, task_means
 
 # %% ../nbs/04_analysis.ipynb #04-8827b7f8
 def check_comparable(runs: list[dict]) -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
-from .config import (Config, UserError, adapter_dir, append_jsonl, fingerprint, group_name, in_test, meta_info, metrics_file,
-                              progress, read_json, read_jsonl, repair_tail, run_name, shown, update_metrics, write_json, write_jsonl)
+from .config import (Config, UserError, append_jsonl, fingerprint, group_name, in_test, meta_info, metrics_file,
+                              progress, read_json, read_jsonl, repair_tail, shown, update_metrics, write_json, write_jsonl)
 from .data import load_tasks, parsed, read_table, render_completion, task_set
 from .generation import completion_nll, extract_code, generate, generation_settings, mean_nll
 from .models import Runtime, choose_runtime, device_info, load_adapter, load_model, load_tokenizer, parameter_counts, peak_memory_gb, require_adapter
-from .sandbox import Limits, judge_many, require_layers, sandbox_layers
+from .sandbox import Limits, judge_many, require_layers
 
 # %% ../nbs/03_eval.ipynb #03-8bafb457
 def as_job(code: str, task: dict) -> dict:

@@ -26,7 +26,7 @@ from transformers import (AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsA
                           PreTrainedTokenizerFast)
 from transformers.utils import logging as transformers_logging
 
-from .config import Config, UserError, cache_dir, resolve, sha256_file, shown
+from .config import Config, UserError, cache_dir, sha256_file, shown
 
 # %% ../nbs/11_models.ipynb #11-9e3e391f
 @dataclass(frozen=True)

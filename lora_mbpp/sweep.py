@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from .analysis import figure_pass_by_rank, headline, load_runs, readable, sentences, unit_of
 from .config import (Config, UserError, adapter_dir, artifacts_folder, data_folder, fingerprint, group_name, in_test, metrics_file, project_root, read_json, run_name,
                               sha256_file, shown, stage_parameters, suggest, write_text)
-from .models import is_adapter
+
 
 # %% ../nbs/14_sweep.ipynb #14-9b497e17
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ def parameters_for(stage: str, cfg: Config, given: dict) -> dict:
 def plan(cfg: Config, ranks: list[int], seeds: list[int], given: dict) -> list[Step]:
     "Steps of a sweep: data, baseline, training and evaluation of every rank and seed, analysis."
     def stage(name): return parameters_for(name, cfg, given)
-    data, metrics = data_folder(cfg), artifacts_folder(cfg)/'metrics'
-    steps = [Step('00_data', '00_data.ipynb', stage('data'), (str(data/'manifest.json'),)),
+    steps = [Step('00_data', '00_data.ipynb', stage('data'), (str(data_folder(cfg)/'manifest.json'),)),
              Step('01_baseline', '01_baseline.ipynb', stage('baseline'), (str(metrics_file(cfg, run_name(cfg, base=True))),))]
     for rank in ranks:
         for seed in seeds:
