@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from .benchmarks import task_order
 from .config import Config, UserError, artifacts_folder, group_name, project_root, read_json, read_jsonl, shown
 from .evaluate import FUNNEL, task_means
 
@@ -48,10 +49,10 @@ def load_runs(folder: Path | str, preset: str, allow_test: bool = False) -> list
     return runs
 
 # %% ../nbs/04_analysis.ipynb #04-b6265049
-def paired_passes(base: dict, run: dict) -> tuple[np.ndarray, np.ndarray, list[int]]:
+def paired_passes(base: dict, run: dict) -> tuple[np.ndarray, np.ndarray, list]:
     "Pass shares of the tasks both runs answered, base and run, and the task ids."
     a, b = task_means(base['eval_info']['per_task']), task_means(run['eval_info']['per_task'])
-    both = sorted(a.keys() & b.keys())
+    both = sorted(a.keys() & b.keys(), key=task_order)
     return np.array([a[i] for i in both]), np.array([b[i] for i in both]), both
 
 def mcnemar_p(gained: int, lost: int) -> float:
@@ -128,7 +129,7 @@ def label_of(run: dict) -> str:
     return 'base' if info['kind'] == 'base' else f"r={info['rank']} s{info['seed']}"
 
 def unit_of(runs: list[dict]) -> str:
-    "`starter set`, `MBPP` or `own problems`: numbers on the starter problems are never called MBPP."
+    "`starter set`, `MBPP`, `HumanEval`, ... or `own problems`: numbers on the starter problems are never called MBPP."
     usual = 'starter set' if runs[0]['run_info']['preset'] == 'starter' else 'MBPP'
     return runs[0]['eval_info']['settings'].get('task_set', usual)
 
@@ -182,7 +183,7 @@ def figure_funnel(runs: list[dict]):
     return fig
 
 # %% ../nbs/04_analysis.ipynb #04-ab283edc
-def flips(base: dict, run: dict) -> tuple[list[int], list[int]]:
+def flips(base: dict, run: dict) -> tuple[list, list]:
     "Task ids gained and lost by `run` against `base`."
     a, b, ids = paired_passes(base, run)
     return [i for i, x, y in zip(ids, a, b) if y > x], [i for i, x, y in zip(ids, a, b) if y < x]
@@ -193,9 +194,9 @@ def program_cell(title: str, record: dict) -> str:
     return (f'<td style="vertical-align:top;text-align:left;width:50%"><b>{html.escape(title)}</b> <small>{html.escape(why[:200])}</small>'
             f'<pre style="white-space:pre-wrap;margin:2px 0">{html.escape(record["code"][:1500] or record["text"][:600])}</pre></td>')
 
-def side_by_side(task_id: int, left: tuple[str, dict], right: tuple[str, dict]) -> str:
+def side_by_side(task_id: int | str, left: tuple[str, dict], right: tuple[str, dict]) -> str:
     "HTML table of two programs for one task."
-    return f'<h4>task {task_id}</h4><table style="width:100%"><tr>{program_cell(*left)}{program_cell(*right)}</tr></table>'
+    return f'<h4>task {html.escape(str(task_id))}</h4><table style="width:100%"><tr>{program_cell(*left)}{program_cell(*right)}</tr></table>'
 
 # %% ../nbs/04_analysis.ipynb #04-50754e6e
 def flip_report(folder: Path, base: dict, run: dict, most: int = 4) -> str:

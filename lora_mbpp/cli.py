@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ALL_STAGES', 'EPILOG', 'option_help', 'add_options', 'read_config', 'given_values', 'files_named', 'config_of',
-           'cmd_data', 'summary', 'cmd_baseline', 'cmd_train', 'cmd_eval', 'whole_numbers', 'cmd_sweep', 'cmd_report',
-           'build_parser', 'main']
+           'cmd_data', 'summary', 'cmd_baseline', 'cmd_train', 'cmd_self_check', 'cmd_samples', 'cmd_eval',
+           'whole_numbers', 'cmd_sweep', 'cmd_report', 'build_parser', 'main']
 
 # %% ../nbs/15_cli.ipynb #15-086c5b4a
 import argparse
@@ -84,7 +84,8 @@ def summary(metrics: dict) -> str:
 def cmd_baseline(args) -> int:
     "Zero-shot answers of the untouched model, and their score."
     from lora_mbpp.baseline import run_baseline
-    cfg = config_of(args, 'baseline')
+    from lora_mbpp.data import with_benchmark
+    cfg = with_benchmark(config_of(args, 'baseline'))
     print(summary(run_baseline(cfg)), f'\nmetrics in {shown(metrics_file(cfg, run_name(cfg, base=True)))}')
     return 0
 
@@ -99,17 +100,35 @@ def cmd_train(args) -> int:
     return 0
 
 # %% ../nbs/15_cli.ipynb #15-6959415f
-def cmd_eval(args) -> int:
-    "Answers of an adapter, or existing programs, and their score."
+def cmd_self_check(cfg: Config) -> int:
+    "Print how many reference solutions of the task set pass; 0 when all do."
+    from lora_mbpp.data import all_tasks
+    from lora_mbpp.evaluate import self_check, self_check_lines
+    report = self_check(all_tasks(cfg), cfg)
+    print(*self_check_lines(report), sep='\n')
+    return 0 if report['passed'] == report['judged'] > 0 else 1
+
+def cmd_samples(cfg: Config, samples: str) -> int:
+    "Score the programs of a samples file."
     from lora_mbpp.data import load_tasks, read_tasks
-    from lora_mbpp.evaluate import evaluate, evaluate_samples
+    from lora_mbpp.evaluate import evaluate_samples
+    tasks = read_tasks(cfg.mbpp_file) if cfg.mbpp_file and cfg.benchmark == 'mbpp' else load_tasks(cfg)
+    metrics = evaluate_samples(samples, tasks, cfg)
+    print(summary(metrics) + (f'\nresults in {shown(cfg.out_file)}' if cfg.out_file else ''))
+    return 0
+
+def cmd_eval(args) -> int:
+    "Answers of an adapter, or existing programs, and their score; or a check of the reference solutions."
     cfg = config_of(args, 'eval')
-    if args.samples:
-        metrics = evaluate_samples(args.samples, read_tasks(cfg.mbpp_file) if cfg.mbpp_file else load_tasks(cfg), cfg)
-        print(summary(metrics) + (f'\nresults in {shown(cfg.out_file)}' if cfg.out_file else ''))
-        return 0
+    if args.self_check and args.samples: raise UserError('--self-check judges reference solutions, --samples your programs: give one of them')
+    if args.self_check: return cmd_self_check(cfg)
+    if args.samples: return cmd_samples(cfg, args.samples)
+    from lora_mbpp.data import with_benchmark
+    from lora_mbpp.evaluate import evaluate
+    cfg = with_benchmark(cfg)
     print(summary(evaluate(cfg, run_name(cfg), adapter_dir(cfg))), f'\nmetrics in {shown(metrics_file(cfg, run_name(cfg)))}')
     return 0
+
 
 # %% ../nbs/15_cli.ipynb #15-47e91e90
 def whole_numbers(text: str, name: str) -> list[int]:
@@ -147,8 +166,10 @@ def build_parser() -> argparse.ArgumentParser:
         made.set_defaults(function=function)
         return made
     command('data', cmd_data, 'data'); command('baseline', cmd_baseline, 'baseline'); command('train', cmd_train, 'train')
-    command('eval', cmd_eval, 'eval').add_argument('--samples', metavar='FILE', help='score these programs instead of a model: JSON lines {"task_id": 11, "solution": "..."}')
-    sweep = command('sweep', cmd_sweep, *ALL_STAGES, without=('rank', 'seed', 'run', 'output_dir', 'lora_dir', 'out_file', 'merge', 'train_file', 'val_file'))
+    evaluation = command('eval', cmd_eval, 'eval')
+    evaluation.add_argument('--samples', metavar='FILE', help='score these programs instead of a model: JSON lines {"task_id": 11, "solution": "..."}, for HumanEval also "completion"')
+    evaluation.add_argument('--self-check', action='store_true', help='judge the reference solutions of all tasks instead of a model: all should pass')
+    sweep = command('sweep', cmd_sweep, *ALL_STAGES, without=('rank', 'seed', 'run', 'output_dir', 'lora_dir', 'out_file', 'merge', 'train_file', 'val_file', 'benchmark'))
     sweep.add_argument('--ranks', default='8,32', help='LoRA ranks, with commas (default: 8,32)')
     sweep.add_argument('--seeds', default='0', help='seeds, with commas (default: 0)')
     for made in (sweep, command('report', cmd_report, 'analysis')): made.add_argument('--reports-dir', metavar='DIR', help='where the reports are (default: reports)')

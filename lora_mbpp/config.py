@@ -119,6 +119,7 @@ class Config:
     output_dir: str | None = param(None, 'where the adapter goes (default: artifacts/checkpoints/<run>)', 'train')
     merge: bool = param(False, 'also write the merged model to artifacts/merged/<run>', 'train')
     # generation and scoring
+    benchmark: str = param('mbpp', 'what to score on: mbpp (the data\'s own test tasks) or humaneval', 'baseline eval', choices=('mbpp', 'humaneval'))
     lora_dir: str | None = param(None, 'adapter to evaluate (default: artifacts/checkpoints/<run>)', 'eval')
     n_tasks: int | None = param(None, 'evaluate the first n test tasks (default: all)', 'baseline eval')
     max_new_tokens: int = param(128, 'longest answer in tokens; longer ones are cut and counted', 'baseline eval')
@@ -254,8 +255,9 @@ def adapter_dir(cfg: Config) -> Path:
     return Path(given).expanduser() if given else artifacts_folder(cfg)/'checkpoints'/run_name(cfg)
 
 def metrics_file(cfg: Config, run: str, suffix: str = '.json') -> Path:
-    "`artifacts/metrics/<run>.json`, or its `.generations.jsonl` and `.results.jsonl`."
-    return artifacts_folder(cfg)/'metrics'/f'{run}{suffix}'
+    "`artifacts/metrics/<run>.json`, or its `.generations.jsonl` and `.results.jsonl`; below `metrics/humaneval/` for that benchmark."
+    folder = artifacts_folder(cfg)/'metrics'
+    return (folder if cfg.benchmark == 'mbpp' else folder/cfg.benchmark)/f'{run}{suffix}'
 
 # %% ../nbs/10_config.ipynb #10-ea6584d5
 def write_text(path: Path | str, text: str) -> Path:
@@ -306,7 +308,7 @@ def parse_lines(lines: Iterable[str], name: str) -> Iterator[dict]:
     for number, line in enumerate(lines, 1):
         if not line.strip(): continue
         try: record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error: raise UserError(f'{name}, line {number}: not valid JSON ({getattr(error, "msg", error)})') from None
+        except (ValueError, RecursionError) as error: raise UserError(f'{name}, line {number}: not valid JSON ({getattr(error, "msg", error)})') from None
         if not isinstance(record, dict): raise UserError(f'{name}, line {number}: expected an object {{...}}, found {type(record).__name__}')
         yield record
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from transformers import DynamicCache
 
+from .benchmarks import task_order
 from .config import Config, append_jsonl, fingerprint, progress, read_jsonl, repair_tail, sha256_file, shown
 from .data import PROTOCOL, defined_names, encode, parsed, prompt_ids
 from .models import Runtime
@@ -111,7 +112,7 @@ def answer_batch(model, tok, prompts: list[str], entry_points: list[str | None],
 # %% ../nbs/12_generation.ipynb #12-4fc8c0bc
 def batches(tok, tasks: list[dict], batch_size: int) -> list[list[dict]]:
     "Tasks sorted by prompt length (then id), cut into batches: the same for every run over the same tasks."
-    ordered = sorted(tasks, key=lambda t: (len(prompt_ids(tok, t['prompt'])), t['task_id']))
+    ordered = sorted(tasks, key=lambda t: (len(prompt_ids(tok, t['prompt'])), task_order(t['task_id'])))
     return [ordered[i:i + batch_size] for i in range(0, len(ordered), batch_size)]
 
 def generation_settings(cfg: Config, runtime: Runtime, adapter: Path | None = None) -> dict:
@@ -150,7 +151,7 @@ def generate(model, tok, tasks: list[dict], path: Path | str, run: str, settings
             tokens += sum(a['n_tokens'] for a in answers)
             bar.set_postfix_str(f'{tokens / (time.perf_counter() - started):.0f} tokens/s', refresh=False)
             bar.update(len(fresh))
-    return [done[i] for i in sorted(wanted)]
+    return [done[i] for i in sorted(wanted, key=task_order)]
 
 # %% ../nbs/12_generation.ipynb #12-02e30577
 @torch.inference_mode()

@@ -68,6 +68,7 @@ def check_list(name: str, values: list[int], least: int) -> None:
 
 def check_given(given: dict) -> None:
     "Raise `UserError` for parameters that a sweep sets itself."
+    if given.get('benchmark') not in (None, 'mbpp'): raise UserError('a sweep scores on the test tasks of its data: score its adapters on another benchmark afterwards, with lora-mbpp eval --benchmark')
     for name in NOT_FOR_SWEEPS:
         if given.get(name) is not None: raise UserError(f'a sweep sets {name} itself for every run: use --ranks and --seeds, or the command of the single stage')
 

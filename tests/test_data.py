@@ -101,7 +101,7 @@ def test_gzip_and_list_and_lines_are_the_same(tmp_path):
 
 def test_doubled_and_malformed_tasks(tmp_path):
     row = {'task_id': 1, 'text': 'a', 'code': '', 'test_list': ['assert f(1) == 1']}
-    for rows, words in (([row, row], 'stands there twice'), ([{**row, 'test_list': None}], 'test_list'), ([{**row, 'task_id': 'x'}], 'task_id'), ([{**row, 'text': ''}], 'text is missing')):
+    for rows, words in (([row, row], 'stands there twice'), ([{**row, 'test_list': None}], 'test_list'), ([{**row, 'task_id': 1.5}], 'task_id'), ([{**row, 'text': ''}], 'text is missing')):
         (tmp_path/'t.json').write_text(json.dumps(rows))
         assert words in complaint(read_tasks, tmp_path/'t.json')
 
