@@ -1,146 +1,59 @@
-"""Hostile programs against the sandbox. None may be judged 'passed', and none may leave anything running.
+"""Hostile programs against the sandbox. None may be judged 'passed', none may do harm, and none may leave anything running.
 
-`python tests/test_sandbox.py` runs the hostile programs without pytest or hypothesis, on any interpreter."""
-import json, os, signal, subprocess, sys, time
+`python tests/test_sandbox.py [engine ...]` runs them without pytest or hypothesis, on any interpreter."""
+import ctypes, inspect, json, os, signal, subprocess, sys, tempfile, time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from bait import Bait
+from hostile import DANGEROUS, GOOD, GOOD_TESTED, GOOD_UNREASONABLE, HOSTILE, HOSTILE_TESTED, PLEDGE, RIGHT, TESTS
 from lora_mbpp.sandbox import (VERDICTS, DecodeError, Limits, Opaque, SandboxError, decode, encode, judge, judge_many,
                                require_layers, sandbox_layers, split_assert)
 
 LIMITS = Limits(cpu_s=1, wall_s=3, memory_mb=256)
-TESTS = ['assert add(20, 3) == 23', 'assert add(-1, 1) == 0']
 LINUX = sys.platform == 'linux'
-PLEDGE = '\ndef add(a, b): return 7  # an answer that is never right\n'
 
-# name: (program, verdicts it may get). Every program tries to be judged 'passed' without adding anything.
-HOSTILE = {
-    'sys.exit(0)': ('import sys; sys.exit(0)', {'runtime_error'}),
-    'sys.exit in the call': ('import sys\ndef add(a, b): sys.exit(0)', {'runtime_error'}),
-    'raise SystemExit': ('raise SystemExit', {'runtime_error'}),
-    'quit by builtins': ('def add(a, b): raise KeyboardInterrupt', {'runtime_error'}),
-    'os._exit(0)': ('import os; os._exit(0)', {'runtime_error'}),
-    'os._exit in the call': ('import os\ndef add(a, b): os._exit(0)', {'runtime_error'}),
-    'exit of libc': ('import ctypes\ndef add(a, b): ctypes.CDLL(None)._exit(0)', {'runtime_error'}),
-    'exit in a thread': ('import os, threading\nthreading.Thread(target=os._exit, args=(0,)).start()' + PLEDGE,
-                         {'runtime_error', 'wrong_answer'}),
-    'atexit': ('import atexit, os\natexit.register(os._exit, 0)' + PLEDGE, {'wrong_answer'}),
-    'excepthook': ('import sys, os\nsys.excepthook = lambda *a: os._exit(0)\ndef add(a, b): raise ValueError("no")', {'runtime_error'}),
-    'equal to everything': ('class Yes:\n  def __eq__(self, o): return True\n  def __bool__(self): return True\n'
-                            'def add(a, b): return Yes()', {'wrong_answer'}),
-    'equal by metaclass': ('class M(type):\n  def __eq__(c, o): return True\n  __hash__ = None\n'
-                           'class C(metaclass=M): pass\ndef add(a, b): return C', {'wrong_answer'}),
-    'int that is equal to everything': ('class Int(int):\n  def __eq__(s, o): return True\n  def __int__(s): return 23\n'
-                                        '  __index__ = __int__\n  __hash__ = int.__hash__\ndef add(a, b): return Int(7)', {'wrong_answer'}),
-    'float that is equal to everything': ('class F(float):\n  def __eq__(s, o): return True\n  def hex(s): return "0x1.7p+4"\n'
-                                          'def add(a, b): return F(7)', {'wrong_answer'}),
-    'claims to be an int': ('class C:\n  __class__ = int\n  def __eq__(s, o): return True\n  def __int__(s): return 23\n'
-                            'def add(a, b): return C()', {'wrong_answer'}),
-    'type name that raises': ('class M(type):\n  __name__ = property(lambda c: 1/0)\nclass C(metaclass=M): pass\n'
-                              'def add(a, b): return C()', {'wrong_answer', 'runtime_error'}),
-    'hostile exception': ('class E(Exception):\n  def __str__(s): raise SystemExit\ndef add(a, b): raise E', {'runtime_error'}),
-    'frame walker': ('''
-import sys, gc
-def add(a, b):
-    frame, found = sys._getframe(), []
-    while frame:
-        found += [v for v in list(frame.f_locals.values()) + list(frame.f_globals.values()) if isinstance(v, int)]
-        for name in list(frame.f_locals):
-            if name in ('value', 'expected', 'same'): frame.f_locals[name] = True
-        for constant in frame.f_code.co_consts:
-            if isinstance(constant, str) and '== 23' in constant: return 23
-        frame = frame.f_back
-    for thing in gc.get_objects():
-        if isinstance(thing, (list, tuple)) and 23 in [x for x in thing if type(x) is int]: return 23
-    return 7''', {'wrong_answer', 'runtime_error'}),
-    'command line reader': ('def add(a, b):\n  text = open("/proc/self/cmdline").read() + open("/proc/self/environ").read()\n'
-                            '  return 23 if "== 23" in text else 7', {'wrong_answer', 'runtime_error'}),
-    'patched builtins': ('import builtins\nfor n in ("compile", "eval", "exec", "issubclass", "type", "len", "isinstance", "hex"):\n'
-                         '  setattr(builtins, n, lambda *a, **k: True)' + PLEDGE, {'wrong_answer', 'runtime_error'}),
-    'patched modules': ('import sys\nfor m in list(sys.modules): sys.modules[m] = None' + PLEDGE, {'wrong_answer', 'runtime_error'}),
-    'printed markers': ('import sys\nprint("passed")\nprint("done null", file=sys.stderr)\nprint("OK", flush=True)' + PLEDGE, {'wrong_answer'}),
-    'forged messages everywhere': ('''
-import os
-for reply in (b'done ["bool","1"]', b'done null', b'passed null', b'ready null'):
-    for fd in range(0, 64):
-        try: os.write(fd, b'%08x' % len(reply) + reply)
-        except OSError: pass''' + PLEDGE, {'wrong_answer', 'runtime_error', 'no_entry_point'}),
-    'forged length': ('import os\nfor fd in range(3, 64):\n  try: os.write(fd, b"-0000001" * 3)\n  except OSError: pass' + PLEDGE,
-                      {'runtime_error'}),
-    'rubbish on every descriptor': ('import os\nfor fd in range(64):\n  try: os.write(fd, bytes(range(256)) * 8)\n  except OSError: pass' + PLEDGE,
-                                    {'runtime_error'}),
-    'closes every descriptor': ('import os\nos.closerange(0, 256)' + PLEDGE, {'killed', 'runtime_error', 'timeout'}),
-    'reads the questions': ('import os, select\nfor fd in range(3, 64):\n  try:\n    while select.select([fd], [], [], 0)[0]:\n'
-                            '      if not os.read(fd, 100): break\n  except OSError: pass' + PLEDGE, {'wrong_answer', 'runtime_error'}),
-    'endless loop': ('while True: pass', {'timeout'}),
-    'endless loop in the call': ('def add(a, b):\n  while True: pass', {'timeout'}),
-    'loop behind a bare except': ('def add(a, b):\n  while True:\n    try:\n      while True: pass\n    except: pass', {'timeout'}),
-    'ignores every signal': ('import signal\nfor s in signal.valid_signals():\n  try: signal.signal(s, signal.SIG_IGN)\n  except (OSError, ValueError): pass\n'
-                             'while True: pass', {'timeout'}),
-    'sleeps': ('import time\ndef add(a, b): time.sleep(1000)', {'timeout'}),
-    'str() that never ends': ('class E(Exception):\n  def __str__(s):\n    while True: pass\ndef add(a, b): raise E', {'timeout'}),
-    'recursion': ('def add(a, b): return add(a, b)', {'runtime_error', 'memory'}),
-    'recursion without a limit': ('import sys\nsys.setrecursionlimit(10**9)\ndef add(a, b): return add(a, b)',
-                                  {'killed', 'runtime_error', 'memory', 'timeout'}),
-    'memory bomb': ('def add(a, b): return len("x" * 10**10)', {'memory'}),
-    'slow memory bomb': ('keep = []\ndef add(a, b):\n  while True: keep.append(bytearray(10**6))', {'memory'}),
-    'memory in crumbs': ('keep = []\nwhile True: keep.append([None] * 8)', {'memory', 'timeout', 'killed'}),
-    'big result': ('def add(a, b): return list(range(10**6))', {'wrong_answer', 'memory'}),
-    'colliding set': ('def add(a, b): return {n * (2**61 - 1) for n in range(3000)}', {'wrong_answer', 'runtime_error'}),
-    'output flood': ('while True: print("passed" * 1000)', {'output_limit'}),
-    'output flood on the raw descriptor': ('import os\nwhile True: os.write(1, b"x" * 4096)', {'output_limit'}),
-    'error output flood': ('import os\nfor n in range(1000): os.write(2, b"x" * 4096)' + PLEDGE, {'wrong_answer'}),
-    'fork and leave': ('import os, time\nif os.fork(): os._exit(0)\ntime.sleep(1000)', {'runtime_error', 'timeout'}),
-    'fork bomb': ('import os\nwhile True:\n  try: os.fork()\n  except OSError: pass', {'timeout'}),
-    'daemon': ('import subprocess, sys\nsubprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=True)' + PLEDGE,
-               {'runtime_error'}),
-    'thread that lingers': ('import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()' + PLEDGE, {'wrong_answer'}),
-    'socket': ('import socket\nsocket.create_connection(("127.0.0.1", 9))', {'runtime_error'}),
-    'kills its judge': ('import os, signal\nos.kill(os.getppid(), signal.SIGTERM)', {'runtime_error'}),
-    'kills its group': ('import os, signal\nos.killpg(0, signal.SIGKILL)', {'runtime_error', 'killed'}),
-    'kills itself': ('import os, signal\nos.kill(os.getpid(), signal.SIGKILL)', {'runtime_error', 'killed'}),
-    'deletes files': (f'import os\nos.remove({os.path.abspath(__file__)!r})', {'runtime_error'}),
-    'empties a file': (f'open({os.path.abspath(__file__)!r}, "w")', {'runtime_error'}),
-    'segmentation fault': ('import ctypes\ndef add(a, b): return ctypes.string_at(0)', {'killed', 'runtime_error'}),
-    'nan': ('def add(a, b): return float("nan")', {'wrong_answer'}),
-    'contains itself': ('def add(a, b):\n  x = []; x.append(x); return x', {'wrong_answer'}),
-    'deep nest': ('def add(a, b):\n  x = []\n  for n in range(10**5): x = [x]\n  return x', {'wrong_answer', 'runtime_error'}),
-    'unpicklable': ('def add(a, b): return lambda: 23', {'wrong_answer'}),
-    'generator': ('def add(a, b):\n  yield 23', {'wrong_answer'}),
-    'pickle that runs code': ('import os\nclass P:\n  def __reduce__(s): return os._exit, (0,)\n  def __repr__(s): return "23"\ndef add(a, b): return P()', {'wrong_answer'}),
-    'dict that grows while read': ('class D(dict):\n  def items(s): return [(1, 23)]\ndef add(a, b): return D()', {'wrong_answer'}),
-    'NUL bytes': ('def add(a, b): return 7\0', {'syntax_error'}),
-    'lone surrogate': ('x = "\ud800"' + PLEDGE, {'syntax_error', 'wrong_answer'}),
-    'too many brackets': ('(' * 10_000, {'syntax_error'}),
-    'minus signs': ('x = ' + '-' * 100_000 + '1', {'syntax_error', 'killed', 'memory'}),
-    'not Python': ('def add(a, b) return 23', {'syntax_error'}),
-    'nothing': ('  \n\t', {'no_code'}),
-    'comment only': ('# def add', {'no_entry_point'}),
-    'other name': ('def addition(a, b): return a + b', {'no_entry_point'}),
-    'trace function': ('import sys\ndef t(frame, event, arg):\n  if "value" in frame.f_locals: frame.f_locals["value"] = 23\n  return t\nsys.settrace(t)' + PLEDGE,
-                       {'wrong_answer', 'runtime_error', 'no_entry_point'}),
-    'raises AssertionError': ('def add(a, b): raise AssertionError', {'runtime_error'}),
-}
+# To try another engine, add its name here: one that this machine or this code does not have is skipped with the reason.
+ENGINES = ('process',)
+# What each engine promises where all its layers hold: 'writes' no file changes, 'network' no connection, 'reads' no file
+# beyond the standard library, 'powers' nothing that prints HARM.
+PROMISES = {'process': {'writes', 'network'},
+            'fork': {'writes', 'network', 'reads', 'powers'},
+            'wasm': {'writes', 'network', 'reads', 'powers'}}
+# Statement tests that each engine lets itself be talked out of. The present one runs them beside the candidate.
+KNOWN_WRONG_PASSES = {'process': {
+    'answers everything with itself', 'code of check', 'dict that has every key', 'fails as expected', 'finishes the statement itself',
+    'float that is close to everything', 'int that subtracts to nothing', 'liar by __class__', 'liar in membership',
+    'liar subtracts to nothing', 'liar that claims to be an int', 'liar to abs', 'liar to all', 'liar to both', 'liar to cases',
+    'liar to less than', 'liar to reflected comparison', 'liars in a set', 'liars written into the argument',
+    'list that is equal to everything', 'own __builtins__', 'own __import__', 'own abs', 'own all', 'own math, bare', 'own range',
+    'own sum, map, zip and list', 'own zip', 'patched abs', 'patched all', 'patched map', 'patched math', 'patched math in sys.modules',
+    'patched numpy', 'patched result of unittest', 'patched unittest', 'raises StopIteration into a loop', 'raises StopIteration into map',
+    'raises StopIteration of its own', 'reads the closure it was given', 'reads the constants of the test',
+    'reads the defaults of what it was given', 'reads the frames of the test', 'reads the globals of __main__',
+    'reads the globals of the test', 'reads the globals of what it was given', 'skips a test that does not look',
+    'text that is equal to everything', 'writes the builtins of the test', 'writes the builtins of what it was given',
+    'writes the cases of the test', 'writes the closure it was given', 'writes the code of what it was given',
+    'writes the globals of the test', 'writes the globals of what it was given', 'writes the locals of the test'}}
 
-RIGHT = 'def add(a, b): return a + b'
-GOOD = {
-    'plain': (RIGHT, TESTS),
-    'prints': ('print("hello")\n' + RIGHT, TESTS),
-    'class': ('class Pair:\n  def __init__(s, a, b): s.a, s.b = a, b\n  def total(s): return s.a + s.b',
-              ['assert Pair(20, 3).total() == 23', 'assert Pair(1, 2).a is not None', 'p = Pair(1, 2)\np.a = 5\nassert p.total() == 7']),
-    'int subclass': ('class Int(int): pass\ndef add(a, b): return Int(a + b)', TESTS),
-    'counter': ('from collections import Counter\ndef add(s): return Counter(s)', ['assert add("aab") == {"a": 2, "b": 1}']),
-    'namedtuple': ('from collections import namedtuple\nP = namedtuple("P", "x y")\ndef add(a, b): return P(a, b)', ['assert add(1, 2) == (1, 2)']),
-    'truth': ('import re\ndef add(s): return re.match("a", s)', ['assert add("abc")', 'assert not add("xyz")']),
-    'none': ('def add(a): return None', ['assert add(1) is None', 'assert None is add(2)', 'assert add(3) == None']),
-    'one is true': ('def add(a): return 1', ['assert add(1) == True', 'assert add(1) == 1.0']),
-    'isclose': ('def add(a): return 0.1 + 0.2', ['import math\nassert math.isclose(add(1), 0.3)', 'assert abs(add(1) - 0.3) < 1e-9']),
-    'surrogate': ('def add(s): return s + chr(0xd800)', ['assert add("a") == "a\\ud800"']),
-    'big integer': ('def add(n): return 10**n', [f'assert add(4000) == 1{"0" * 4000}']),
-    'threads': ('import threading\ndef add(a, b):\n  x = []\n  t = threading.Thread(target=lambda: x.append(a + b)); t.start(); t.join()\n  return x[0]', TESTS),
-    'recovers from its own exit': ('import sys\ntry: sys.exit(0)\nexcept SystemExit: pass\n' + RIGHT, TESTS),
-    'windows line ends': ('def add(a, b):\r\n\treturn a + b\r\n', TESTS),
-}
 
+def chosen(engine: str) -> dict:
+    "The argument that picks the engine, if the code takes one yet"
+    if 'engine' in inspect.signature(judge_many).parameters: return {'engine': engine}
+    if engine != 'process': raise SandboxError('this code has one engine only, the process')
+    return {}
+
+def unavailable(engine: str) -> str | None:
+    "Why the engine cannot be tried here; None if it can"
+    try: verdict = judge(RIGHT, TESTS, limits=LIMITS, **chosen(engine))
+    except (SandboxError, ValueError) as error: return f'no engine {engine}: {error}'
+    return None if verdict.verdict == 'passed' else f'the engine {engine} does not run: {verdict}'
+
+def promised(engine: str) -> set | None:
+    "What holds on this machine; None if so little that dangerous programs must not be tried"
+    if engine == 'process' and (not LINUX or 'seccomp' != sandbox_layers()['processes']): return None
+    return PROMISES[engine]
 
 def processes_of(marker: bytes) -> list:
     "Command lines of the running processes that carry our child's program"
@@ -162,24 +75,94 @@ def descendants() -> list:
             if int(fields[1]) == os.getpid(): mine.append(entry.name)
     return mine
 
-def check_hostile() -> dict:
-    "Judge every hostile program; `{name: verdict}` of those that got one they should not"
-    names = list(HOSTILE) if LINUX else [name for name in HOSTILE if 'kill' not in name and 'file' not in name]   # unfenced elsewhere
-    jobs = [dict(code=HOSTILE[name][0], tests=TESTS, entry_point='add') for name in names]
-    before, wrong = set(descendants()), {}
-    verdicts = dict(judge_many(jobs, workers=4, limits=LIMITS))
-    for index, name in enumerate(names):
-        verdict = verdicts[index]
-        if verdict.verdict not in HOSTILE[name][1]: wrong[name] = verdict
-        assert verdict.verdict != 'passed' and verdict.verdict in VERDICTS, (name, verdict)
-    assert set(descendants()) <= before and not processes_of(b'def lock_down')
-    return wrong
+def family() -> set:
+    "All living processes below this one, however deep"
+    parents = {}
+    for entry in Path('/proc').iterdir() if LINUX else ():
+        if entry.name.isdigit():
+            try: state, parent = (entry/'stat').read_text().rsplit(')', 1)[1].split()[:2]
+            except OSError: continue
+            if state != 'Z': parents[int(entry.name)] = int(parent)
+    found, more = set(), {os.getpid()}
+    while more: found |= more; more = {pid for pid, parent in parents.items() if parent in more} - found
+    return found - {os.getpid()}
 
-def check_good() -> dict:
+def adopt_orphans(yes: bool = True):
+    "Let processes that lose their parent become ours (PR_SET_CHILD_SUBREAPER), so that a runaway shows up in `family`"
+    if LINUX: ctypes.CDLL(None).prctl(36, int(yes), 0, 0, 0)
+
+@contextmanager
+def nothing_stays(engine: str):
+    "Fails if processes or temporary files are left behind"
+    judge(RIGHT, TESTS, limits=LIMITS, **chosen(engine))   # whatever the engine keeps standing stands now
+    before, usual = family(), tempfile.gettempdir()
+    adopt_orphans()
+    with tempfile.TemporaryDirectory(prefix='leftovers-') as folder:
+        tempfile.tempdir = folder
+        try: yield
+        finally: tempfile.tempdir = usual
+        end = time.monotonic() + 3
+        while (left := family() - before) and time.monotonic() < end: time.sleep(0.05)
+        adopt_orphans(False)
+        assert not left, [Path(f'/proc/{pid}/cmdline').read_bytes() for pid in left]
+        assert os.listdir(folder) == []
+
+def shared_leftovers() -> list:
+    "System V objects and shared memory that hostile programs made; they are removed"
+    if not LINUX: return []
+    key, found, libc = 0x6d627070, [], ctypes.CDLL(None)
+    for kind, control in (('shm', lambda n: libc.shmctl(n, 0, None)), ('sem', lambda n: libc.semctl(n, 0, 0)), ('msg', lambda n: libc.msgctl(n, 0, None))):
+        try: lines = Path(f'/proc/sysvipc/{kind}').read_text().splitlines()[1:]
+        except OSError: continue
+        for line in lines:
+            if int(line.split()[0]) == key: found.append(f'System V {kind}'); control(int(line.split()[1]))
+    with suppress(AttributeError):     # not in every libc
+        if libc.mq_unlink(b'/hostile') == 0: found.append('POSIX message queue')
+    if Path('/dev/shm/hostile_shm').exists(): found.append('shared memory'); os.remove('/dev/shm/hostile_shm')
+    return found
+
+def judge_hostile(engine: str, table: dict) -> tuple:
+    "Judge `{name: (program, tests, verdicts, entry point)}`; `({name: verdict}, {name: promises broken})`"
+    promises = promised(engine)
+    if promises is None: table = {name: entry for name, entry in table.items() if name not in DANGEROUS and '@' not in entry[0]}
+    with Bait() as bait, nothing_stays(engine):
+        traps = {name: bait.lay(program, tests) for name, (program, tests, _, _) in table.items()}
+        jobs = [dict(code=traps[name].program, tests=traps[name].tests, entry_point=table[name][3]) for name in table]
+        verdicts = dict(zip(table, (verdict for _, verdict in sorted(judge_many(jobs, workers=4, limits=LIMITS, **chosen(engine)), key=lambda pair: pair[0]))))
+        broken = {name: found for name, trap in traps.items()
+                  if (found := broken_promises(trap, verdicts[name], promises or set()))}
+        if (connections := bait.connections()) and 'network' in (promises or ()): broken['connections'] = [f'{connections} at the port']
+    if (left := shared_leftovers()) and 'powers' in (promises or ()): broken['left behind'] = left
+    return verdicts, broken
+
+def broken_promises(trap, verdict, promises: set) -> list:
+    "Sentences about what the program got that the engine promises it would not"
+    text = f'{verdict.stdout}\n{verdict.message}'
+    return ((trap.touched() if 'writes' in promises else []) + (trap.told(text) if 'reads' in promises else [])
+            + (trap.boasts(text) if 'powers' in promises else []))
+
+def check_hostile(engine: str = 'process') -> dict:
+    "Judge every hostile program; `{name: verdict or broken promises}` of those that got what they should not"
+    table = {name: (program, TESTS, allowed, 'add') for name, (program, allowed) in HOSTILE.items()}
+    return unexpected(table, *judge_hostile(engine, table))
+
+def check_hostile_tested(engine: str = 'process') -> dict:
+    "The same against tests that cannot be split, but for the known wrong passes"
+    table = {name: (*entry, None) for name, entry in HOSTILE_TESTED.items()}
+    wrong, known = unexpected(table, *judge_hostile(engine, table)), KNOWN_WRONG_PASSES.get(engine, ())
+    return {name: what for name, what in wrong.items() if not (name in known and getattr(what, 'verdict', '') == 'passed')}
+
+def unexpected(table: dict, verdicts: dict, broken: dict) -> dict:
+    "Verdicts outside the set that their program may get, and broken promises"
+    assert all(verdict.verdict in VERDICTS for verdict in verdicts.values())
+    return {name: verdict for name, verdict in verdicts.items() if verdict.verdict not in table[name][2]} | broken
+
+def check_good(engine: str = 'process', table: dict | None = None) -> dict:
     "The same for programs that deserve to pass"
-    jobs = [dict(code=code, tests=tests) for code, tests in GOOD.values()]
-    return {name: verdict for name, (_, verdict) in zip(GOOD, sorted(judge_many(jobs, workers=4, limits=LIMITS), key=lambda pair: pair[0]))
-            if verdict.verdict != 'passed'}
+    table = table or {**GOOD, **{f'{name} (tested)': entry for name, entry in GOOD_TESTED.items()}}
+    jobs = [dict(zip(('code', 'tests', 'setup'), entry)) for entry in table.values()]
+    verdicts = sorted(judge_many(jobs, workers=4, limits=LIMITS, **chosen(engine)), key=lambda pair: pair[0])
+    return {name: verdict for name, (_, verdict) in zip(table, verdicts) if verdict.verdict != 'passed'}
 
 def mbpp_file() -> Path | None:
     "The MBPP file, where a developer keeps it"
@@ -216,11 +199,20 @@ if pytest:
         if isinstance(a, complex): return same([a.real, a.imag], [b.real, b.imag])
         return a == b
 
-    def test_hostile_programs_are_never_passed_and_leave_nothing():
-        assert check_hostile() == {}
+    @pytest.fixture(params=ENGINES)
+    def engine(request):
+        "The engines, one after the other"
+        if reason := unavailable(request.param): pytest.skip(reason)
+        return request.param
 
-    def test_good_programs_pass():
-        assert check_good() == {}
+    def test_hostile_programs_are_never_passed_and_leave_nothing(engine):
+        assert check_hostile(engine) == {}
+
+    def test_tests_that_cannot_be_split_are_not_bent(engine):
+        assert check_hostile_tested(engine) == {}
+
+    def test_good_programs_pass(engine):
+        assert check_good(engine) == {}
 
     @pytest.mark.skipif(mbpp_file() is None, reason='no MBPP file: set LORA_MBPP_TEST_DATA to its folder')
     def test_all_mbpp_references_pass():
@@ -353,11 +345,21 @@ if pytest:
         with pytest.raises(SandboxError, match='network .open: no filter.'): require_layers('required')
         assert require_layers('auto')['network'] == 'open: no filter'
 
-if __name__ == '__main__':
+def report(engine: str) -> bool:
+    "Print what went wrong under one engine; True if anything did"
     began = time.monotonic()
-    hostile, good = check_hostile(), check_good()
-    print(sys.version.split()[0], f'{len(HOSTILE)} hostile, {len(GOOD)} good programs, {time.monotonic() - began:.0f} s')
-    for name, verdict in {**hostile, **good}.items(): print('UNEXPECTED', name, verdict)
-    path = mbpp_file()
-    if path: print('references that fail:', check_references(path), f'{time.monotonic() - began:.0f} s')
-    sys.exit(bool(hostile or good))
+    wrong = {**check_hostile(engine), **check_hostile_tested(engine), **check_good(engine)}
+    print(sys.version.split()[0], f'{engine}: {len(HOSTILE)} + {len(HOSTILE_TESTED)} hostile, {len(GOOD)} + {len(GOOD_TESTED)} good programs,'
+          f' {time.monotonic() - began:.0f} s')
+    for name, what in wrong.items(): print('UNEXPECTED', name, what)
+    beyond = check_good(engine, GOOD_UNREASONABLE)
+    print(f'of {len(GOOD_UNREASONABLE)} unreasonable ones {len(GOOD_UNREASONABLE) - len(beyond)} pass; not:', ', '.join(beyond))
+    return bool(wrong)
+
+if __name__ == '__main__':
+    failed = False
+    for engine in sys.argv[1:] or ENGINES:
+        if reason := unavailable(engine): print(reason)
+        else: failed |= report(engine)
+    if path := mbpp_file(): print('references that fail:', check_references(path))
+    sys.exit(failed)
