@@ -231,18 +231,29 @@ class Scratch:
         standing = set(family())
         driver = subprocess.Popen([sys.executable, __file__, '--drive', str(path)], cwd=home/'tmp', env=environment, start_new_session=True,
                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=(home/'errors').open('w'))
-        with suppress(subprocess.TimeoutExpired): driver.wait(limit)
-        left = self.end(driver, standing)
+        try:
+            with suppress(subprocess.TimeoutExpired): driver.wait(limit)
+        finally: left = self.end(driver, standing)
         result = json.loads(text) if (text := self.text(path.with_suffix('.result'))) else dict(error=self.text(home/'errors')[-300:])
-        passed = dict(json.loads(line) for line in self.text(path.with_suffix('.journal')).splitlines())
+        passed = self.entries(self.text(path.with_suffix('.journal')))
         files = sum(1 for _ in (home/'tmp').rglob('*'))
         shutil.rmtree(home, ignore_errors=True)
         return dict(result, passed=passed, processes=left, files=files)
 
     @staticmethod
+    def entries(journal: str) -> dict:
+        "`{task: passed}`; a line that a hostile program scribbled into is as good as missing"
+        found = {}
+        for line in journal.splitlines():
+            with suppress(ValueError, TypeError):
+                name, passed = json.loads(line)
+                found[name] = passed
+        return found
+
+    @staticmethod
     def text(path: Path) -> str:
         "The text of a file, if it is there"
-        return path.read_text() if path.exists() else ''
+        return path.read_text(errors='replace') if path.exists() else ''
 
     @staticmethod
     def end(driver: subprocess.Popen, standing: set) -> int:
@@ -404,6 +415,7 @@ def main():
     for name in {'HumanEval', 'MBPP'} - set(sets): print(f'skipped: {name}: no file; give one with --{name.lower()}-file')
     if not sets: sys.exit('there is nothing to measure')
     adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('ended by a signal'))     # by way of the clean-up
     with tempfile.TemporaryDirectory(prefix='execution-', ignore_cleanup_errors=True) as folder: benchmark(options, sets, Scratch(options.workers, folder))
 
 def benchmark(options, sets: dict, scratch: Scratch):

@@ -55,14 +55,14 @@ def promised(engine: str) -> set | None:
     if engine == 'process' and (not LINUX or 'seccomp' != sandbox_layers()['processes']): return None
     return PROMISES[engine]
 
-def processes_of(marker: bytes) -> list:
-    "Command lines of the running processes that carry our child's program"
+def processes_in(folder: Path) -> list:
+    "The running processes that work somewhere below a folder, as every child of ours does"
     found = []
     for entry in Path('/proc').iterdir() if LINUX else ():
         if entry.name.isdigit():
-            try: text = (entry / 'cmdline').read_bytes()
+            try: place = os.readlink(entry/'cwd')
             except OSError: continue
-            if marker in text: found.append(entry.name)
+            if place.startswith(f'{folder}/'): found.append(entry.name)
     return found
 
 def descendants() -> list:
@@ -313,7 +313,7 @@ if pytest:
             time.sleep(0.3); parent.send_signal(number)
             assert parent.wait(5) != 0
         time.sleep(0.3)
-        assert processes_of(b'def lock_down') == []
+        assert processes_in(tmp_path) == []
 
     def test_jobs_are_drawn_lazily_and_counted():
         drawn, counts = [], []
