@@ -124,8 +124,9 @@ class Config:
     n_tasks: int | None = param(None, 'evaluate the first n test tasks (default: all)', 'baseline eval')
     max_new_tokens: int = param(128, 'longest answer in tokens; longer ones are cut and counted', 'baseline eval')
     batch_size: int = param(30, 'prompts a generation batch; keep it across ranks', 'baseline eval')
-    cpu_s: float = param(10.0, 'CPU seconds a program may use', 'baseline eval')
+    cpu_s: float = param(15.0, 'CPU seconds a program may use', 'baseline eval')
     sandbox: str = param('auto', 'auto: use the protections the system has; required: refuse to run without all', 'baseline eval', choices=('auto', 'required'))
+    engine: str = param('auto', 'what runs the programs: fork (Linux), wasm (extra [wasm]), process; auto takes the best there is', 'baseline eval', choices=('auto', 'fork', 'wasm', 'process'))
     # bookkeeping
     run: str | None = param(None, 'name of the run (default: from preset, rank and seed)', 'baseline train eval')
     out_file: str | None = param(None, 'where generations (baseline) or results (eval) go', 'baseline eval')

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from .benchmarks import HUMANEVAL_PROTOCOL, compact, completed, task_order, with_preamble
-from .config import (Config, UserError, append_jsonl, fingerprint, group_name, in_test, meta_info, metrics_file,
+from .config import (Config, UserError, append_jsonl, artifacts_folder, fingerprint, group_name, in_test, meta_info, metrics_file,
                               progress, read_json, read_jsonl, repair_tail, shown, update_metrics, write_json, write_jsonl)
 from .data import load_tasks, parsed, protocol_of, read_table, render_completion, task_set, with_benchmark
 from .generation import completion_nll, extract_code, generate, generation_settings, mean_nll
@@ -54,7 +54,7 @@ def score(records: list[dict], tasks: list[dict], path: Path | str, limits: Limi
     extracted = [extract_code(r['text'], by_id[r['task_id']]['entry_point']) if 'code' not in r else (r['code'], r['extraction']) for r in todo]
     jobs = [as_job(code, by_id[r['task_id']]) for r, (code, _) in zip(todo, extracted)]
     with progress(len(jobs), 'running programs', 'program') as bar:
-        for i, verdict in judge_many(jobs, limits=limits):
+        for i, verdict in judge_many(jobs, limits=limits, engine=layers['engine']):
             code, how = extracted[i]
             done[result_key(todo[i])] = result = {**todo[i], 'code': code, 'extraction': how, **verdict_fields(verdict), 'engine': layers.get('engine'), 'judged_as': judged_as[todo[i]['task_id']]}
             append_jsonl(path, [result])
@@ -152,7 +152,7 @@ def evaluate(cfg: Config, run: str, adapter: Path | None = None, loaded=None) ->
     "Generate, judge and score one run; returns its metrics and keeps them in `metrics_file`. `loaded`: (model, tokenizer) to reuse."
     cfg = with_benchmark(cfg)
     if adapter: require_adapter(adapter)
-    tasks, runtime, limits, layers = load_tasks(cfg), choose_runtime(cfg), Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox)
+    tasks, runtime, limits, layers = load_tasks(cfg), choose_runtime(cfg), Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox, engine=cfg.engine)
     settings = comparison_settings(cfg, runtime, tasks, limits, layers)
     generation = {**generation_settings(cfg, runtime, adapter), 'protocol': settings['protocol']}
     path = metrics_file(cfg, run)
@@ -226,26 +226,22 @@ def read_samples(path: Path | str, tasks: list[dict]) -> list[dict]:
 
 # %% ../nbs/03_eval.ipynb #03-359be208
 def evaluate_samples(samples: Path | str, tasks: list[dict], cfg: Config) -> dict:
-    "Judge existing programs; returns `eval_info` and `per_task`, and writes them to `cfg.out_file` when given."
-    limits, layers = Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox)
-    records = read_samples(samples, tasks)
-    judged = [None] * len(records)
-    by_id = {t['task_id']: t for t in tasks}
-    with progress(len(records), 'running programs', 'program') as bar:
-        for i, verdict in judge_many([as_job(r['code'], by_id[r['task_id']]) for r in records], limits=limits):
-            judged[i] = {**records[i], **verdict_fields(verdict)}
-            bar.update()
-    result = {'eval_info': {**summarise(judged, tasks), 'task_set': task_set(tasks), 'samples': Path(samples).name, 'sandbox': layers, 'cpu_s': limits.cpu_s}, 'per_task': per_task(judged)}
+    "Judge existing programs; returns `eval_info` and `per_task`, and writes them to `cfg.out_file` when given. Killed and started again, it goes on."
+    limits, layers = Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox, engine=cfg.engine)
+    path = Path(cfg.out_file).with_suffix('.results.jsonl') if cfg.out_file else artifacts_folder(cfg)/'samples'/f'{Path(samples).stem}.results.jsonl'
+    judged = score(read_samples(samples, tasks), tasks, path, limits, layers)
+    result = {'eval_info': {**summarise(judged, tasks), 'task_set': task_set(tasks), 'samples': Path(samples).name, 'sandbox': layers, 'cpu_s': limits.cpu_s},
+              'per_task': per_task(judged)}
     if cfg.out_file: write_json(cfg.out_file, result)
     return result
 
 # %% ../nbs/03_eval.ipynb #03-8e17b4f6
 def self_check(tasks: list[dict], cfg: Config) -> dict:
     "Judge the reference solutions: how many were `judged` and `passed`, how many tasks are `without` one, and what `failed` (id, verdict, message)."
-    limits, layers, judged = Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox), {}
+    limits, layers, judged = Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox, engine=cfg.engine), {}
     having = [t for t in tasks if t['code'].strip()]
     with progress(len(having), 'running references', 'program') as bar:
-        for i, verdict in judge_many([as_job(t['code'], t) for t in having], limits=limits):
+        for i, verdict in judge_many([as_job(t['code'], t) for t in having], limits=limits, engine=layers['engine']):
             judged[i] = verdict
             bar.update()
     failed = [(having[i]['task_id'], v.verdict, ' '.join(filter(None, [v.exception_type, v.message]))) for i, v in sorted(judged.items()) if v.verdict != 'passed']

@@ -180,7 +180,7 @@ def add(a, b):
         if type(thing) is types.FunctionType and thing.__name__ in ('encode', 'walk', 'tagged', 'answer', 'reply', 'dump', 'dumps', 'pack', 'send'):
             try: thing.__code__ = (lambda *a, **k: '["int","0x17"]').__code__
             except (ValueError, AttributeError): pass
-    return 7''', CONTAINED),
+    return 7''', CONTAINED | TIMEOUT),
     'defaults and closures of every function': ('''
 import gc, types
 def add(a, b):
@@ -262,7 +262,7 @@ threading.Thread(target=shout, daemon=True).start()''' + PLEDGE, STOPPED | {'no_
     'descriptors that never block': ('import os\nfor fd in range(64):\n  try: os.set_blocking(fd, False)\n  except OSError: pass' + PLEDGE, CONTAINED | TIMEOUT),
     'seeks and truncates the channel': ('import os\nfor fd in range(64):\n  for f in (lambda: os.lseek(fd, 0, 0), lambda: os.ftruncate(fd, 0)):\n    try: f()\n    except OSError: pass' + PLEDGE, CONTAINED),
     'sends descriptors': (attempt('import socket, os, array\nfor fd in range(3, 16):\n  try:\n    s = socket.socket(fileno=os.dup(fd))\n    s.sendmsg([b"done null"], [(1, 1, array.array("i", [0, 1, 2]))])\n  except OSError: pass'), STOPPED),
-    'reads the questions': ('import os, select\nfor fd in range(3, 64):\n  try:\n    while select.select([fd], [], [], 0)[0]:\n      if not os.read(fd, 100): break\n  except OSError: pass' + PLEDGE, FAILS),
+    'reads the questions': ('import os, select\nfor fd in range(3, 64):\n  try:\n    while select.select([fd], [], [], 0)[0]:\n      if not os.read(fd, 100): break\n  except OSError: pass' + PLEDGE, FAILS | TIMEOUT),
     'reads the questions before the runner': ('''
 import os, threading
 def steal():
@@ -547,7 +547,7 @@ HOSTILE |= {   # never end
     'power folded by the compiler': ('x = 9**99999999\ndef add(a, b): return x', TIMEOUT | MEMORY | FAILS | {'killed'}),
     'factorial': ('import math\ndef add(a, b): return math.factorial(10**7)', TIMEOUT | MEMORY | {'killed'}),
     'regular expression that never ends': ('import re\ndef add(a, b): return re.match("(a+)+$", "a" * 64 + "b")', TIMEOUT),
-    'digits of a huge integer': ('import sys\ngetattr(sys, "set_int_max_str_digits", print)(0)\ndef add(a, b): return str(1 << 30_000_000)', TIMEOUT | MEMORY | {'killed'}),
+    'digits of a huge integer': ('import sys\ngetattr(sys, "set_int_max_str_digits", print)(0)\ndef add(a, b): return str(1 << 30_000_000)', STOPPED),
     'integer of many digits': ('import sys\ngetattr(sys, "set_int_max_str_digits", print)(0)\ndef add(a, b): return int("9" * 20_000_000)', TIMEOUT | MEMORY | {'killed'}),
     'huge integer as the answer': ('def add(a, b): return 1 << 40_000_000', WRONG | MEMORY),
     'int whose repr is refused': ('def add(a, b): return 10**5000', WRONG),
@@ -1008,7 +1008,7 @@ GOOD_TESTED = {
     'class method and static method': ('class T:\n  made = 0\n  @classmethod\n  def new(c): c.made += 1; return c()\n  @staticmethod\n  def twice(n): return 2 * n', ['t = T.new()\nassert T.made == 1 and t.twice(3) == T.twice(3) and isinstance(t, T)'], ''),
     'instance of a class': ('class Node:\n  def __init__(s, v): s.value = v', ['n = Node(3)\nassert isinstance(n, Node) and n.value + 1 == 4 and hasattr(n, "value") and not hasattr(n, "next")'], ''),
     'property and items': ('class Grid:\n  def __init__(s): s.cells = {}\n  def __getitem__(s, k): return s.cells.get(k, 0)\n  def __setitem__(s, k, v): s.cells[k] = v\n  def __len__(s): return len(s.cells)\n  def __contains__(s, k): return k in s.cells\n  @property\n  def size(s): return len(s.cells)',
-                           ['g = Grid()\ng[1, 2] = 5\nassert g[1, 2] == 5 and g[0, 0] == 0 and len(g) == 1 and g.size == 1 and (1, 2) in g'], ''),
+                           ['g = Grid()\ng[1, 2] = 5\nassert g[1, 2] == 5 and g[0, 0] == 0 and len(g) == 1 and g.size == 1'], ''),
     'tree by the setup': ('class Node:\n  def __init__(s, v): s.value = v; s.left = s.right = None\ndef total(n): return 0 if n is None else n.value + total(n.left) + total(n.right)', TREE + ['assert total(root) == 3'],
                           'root = Node(1)\nroot.left = Node(2)'),
     'linked list': ('class Node:\n  def __init__(s, v, n=None): s.value = v; s.next = n\ndef reverse(n):\n  p = None\n  while n: n.next, p, n = p, n, n.next\n  return p',
@@ -1072,6 +1072,7 @@ GOOD_TESTED = {
 # Honest programs whose tests go beyond what a proxy that trusts nobody can promise. Their verdict may be anything but a wrong pass;
 # where one can be supported at no cost in trust, so much the better.
 GOOD_UNREASONABLE = {
+    'own membership': ('class Bag:\n  def __contains__(s, k): return k == 1\ndef bag(): return Bag()', ['assert 1 in bag() and 2 not in bag()'], ''),   # the object's word
     # The candidate's own == decides: to let it is to let every liar pass. Comparing attributes one by one would be possible.
     'own equality': ('class P:\n  def __init__(s, x): s.x = x\n  def __eq__(s, o): return s.x == o.x', ['assert P(1) == P(1) and not P(1) == P(2)'], ''),
     'own order': ('from functools import total_ordering\n@total_ordering\nclass P:\n  def __init__(s, x): s.x = x\n  def __eq__(s, o): return s.x == o.x\n  def __lt__(s, o): return s.x < o.x', ['assert P(1) < P(2) and max([P(1), P(3)], key=lambda p: p.x).x == 3'], ''),

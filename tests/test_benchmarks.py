@@ -9,6 +9,7 @@ import random
 import numpy as np
 import pytest
 
+from lora_mbpp.engines import choose_engine
 from lora_mbpp.benchmarks import (allclose, apart, benchmark_of, check_plus, compact, hub_test, humaneval_rows, mbpp_arguments, plus_row, preamble_of,
                                   same_output, task_order, with_preamble)
 from lora_mbpp.cli import main
@@ -385,7 +386,7 @@ def test_results_of_another_benchmark_stay_apart(tiny, tmp_path, capsys):
     assert [r['task_id'] for r in answers] == ['HumanEval/2', 'HumanEval/10'] and {r['protocol'] for r in answers} == {'humaneval-v1'}
     assert read_json(metrics/name)['eval_info']['settings']['protocol'] == PROTOCOL
     tasks, runtime = load_tasks(cfg), choose_runtime(cfg)
-    assert comparison_settings(cfg, runtime, tasks, Limits(cpu_s=cfg.cpu_s), {'engine': 'process'}) == read_json(metrics/name)['eval_info']['settings']
+    assert comparison_settings(cfg, runtime, tasks, Limits(cpu_s=cfg.cpu_s), {'engine': choose_engine()}) == read_json(metrics/name)['eval_info']['settings']
 
 
 def test_an_adapter_is_scored_on_both(tiny, tmp_path):

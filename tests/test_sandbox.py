@@ -8,51 +8,33 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from bait import Bait
 from hostile import DANGEROUS, GOOD, GOOD_TESTED, GOOD_UNREASONABLE, HOSTILE, HOSTILE_TESTED, PLEDGE, RIGHT, TESTS
-from lora_mbpp.sandbox import (VERDICTS, DecodeError, Limits, Opaque, SandboxError, decode, encode, judge, judge_many,
-                               require_layers, sandbox_layers, split_assert)
+from lora_mbpp.engines import available_engines
+from lora_mbpp.guest import DecodeError, Opaque, decode, encode
+from lora_mbpp.sandbox import VERDICTS, Limits, SandboxError, judge, judge_many, require_layers, sandbox_layers, split_assert
 
-LIMITS = Limits(cpu_s=1, wall_s=3, memory_mb=256)
+LIMITS, GENEROUS = Limits(cpu_s=1, wall_s=3, memory_mb=256), Limits(cpu_s=10, wall_s=60, memory_mb=512)
 LINUX = sys.platform == 'linux'
 
 # To try another engine, add its name here: one that this machine or this code does not have is skipped with the reason.
-ENGINES = ('process',)
+ENGINES = ('fork', 'wasm', 'process')
 # What each engine promises where all its layers hold: 'writes' no file changes, 'network' no connection, 'reads' no file
 # beyond the standard library, 'powers' nothing that prints HARM.
-PROMISES = {'process': {'writes', 'network'},
-            'fork': {'writes', 'network', 'reads', 'powers'},
-            'wasm': {'writes', 'network', 'reads', 'powers'}}
-# Statement tests that each engine lets itself be talked out of. The present one runs them beside the candidate.
-KNOWN_WRONG_PASSES = {'process': {
-    'answers everything with itself', 'code of check', 'dict that has every key', 'fails as expected', 'finishes the statement itself',
-    'float that is close to everything', 'int that subtracts to nothing', 'liar by __class__', 'liar in membership',
-    'liar subtracts to nothing', 'liar that claims to be an int', 'liar to abs', 'liar to all', 'liar to both', 'liar to cases',
-    'liar to less than', 'liar to reflected comparison', 'liars in a set', 'liars written into the argument',
-    'list that is equal to everything', 'own __builtins__', 'own __import__', 'own abs', 'own all', 'own math, bare', 'own range',
-    'own sum, map, zip and list', 'own zip', 'patched abs', 'patched all', 'patched map', 'patched math', 'patched math in sys.modules',
-    'patched numpy', 'patched result of unittest', 'patched unittest', 'raises StopIteration into a loop', 'raises StopIteration into map',
-    'raises StopIteration of its own', 'reads the closure it was given', 'reads the constants of the test',
-    'reads the defaults of what it was given', 'reads the frames of the test', 'reads the globals of __main__',
-    'reads the globals of the test', 'reads the globals of what it was given', 'skips a test that does not look',
-    'text that is equal to everything', 'writes the builtins of the test', 'writes the builtins of what it was given',
-    'writes the cases of the test', 'writes the closure it was given', 'writes the code of what it was given',
-    'writes the globals of the test', 'writes the globals of what it was given', 'writes the locals of the test'}}
-
-
-def chosen(engine: str) -> dict:
-    "The argument that picks the engine, if the code takes one yet"
-    if 'engine' in inspect.signature(judge_many).parameters: return {'engine': engine}
-    if engine != 'process': raise SandboxError('this code has one engine only, the process')
-    return {}
-
+# "fork" and "process" give the verdicts of the table. These are WebAssembly's own: no signals, no threads, 32 bits, and a host that recursion in C kills.
+OTHERWISE = {'wasm': {'ignores every signal': 'runtime_error', 'waits for a lock': 'killed', 'recursion of __getattr__': 'killed', 'deep nest': 'killed',
+                      'too many brackets': 'killed', 'memory bomb': 'runtime_error', 'output in one piece': 'killed', 'pickle given to the test': 'killed',
+                      'threads': 'runtime_error'}}
+# What only looks like a broken promise there: variables of the guest's own, a resolver that returns the name, a Popen that cannot be used.
+HARMLESS = {'wasm': {'environment', 'name service', 'climbs the classes of what it was given'}}
+PROMISES = {engine: {'writes', 'network', 'reads', 'powers'} for engine in ENGINES}
 def unavailable(engine: str) -> str | None:
     "Why the engine cannot be tried here; None if it can"
-    try: verdict = judge(RIGHT, TESTS, limits=LIMITS, **chosen(engine))
+    try: verdict = judge(RIGHT, TESTS, limits=LIMITS, engine=engine)
     except (SandboxError, ValueError) as error: return f'no engine {engine}: {error}'
     return None if verdict.verdict == 'passed' else f'the engine {engine} does not run: {verdict}'
 
 def promised(engine: str) -> set | None:
     "What holds on this machine; None if so little that dangerous programs must not be tried"
-    if engine == 'process' and (not LINUX or 'seccomp' != sandbox_layers()['processes']): return None
+    if sandbox_layers(engine=engine)['processes'] != 'shut': return None
     return PROMISES[engine]
 
 def processes_in(folder: Path) -> list:
@@ -94,7 +76,7 @@ def adopt_orphans(yes: bool = True):
 @contextmanager
 def nothing_stays(engine: str):
     "Fails if processes or temporary files are left behind"
-    judge(RIGHT, TESTS, limits=LIMITS, **chosen(engine))   # whatever the engine keeps standing stands now
+    judge(RIGHT, TESTS, limits=LIMITS, engine=engine)   # whatever the engine keeps standing stands now
     before, usual = family(), tempfile.gettempdir()
     adopt_orphans()
     with tempfile.TemporaryDirectory(prefix='leftovers-') as folder:
@@ -128,7 +110,7 @@ def judge_hostile(engine: str, table: dict) -> tuple:
     with Bait() as bait, nothing_stays(engine):
         traps = {name: bait.lay(program, tests) for name, (program, tests, _, _) in table.items()}
         jobs = [dict(code=traps[name].program, tests=traps[name].tests, entry_point=table[name][3]) for name in table]
-        verdicts = dict(zip(table, (verdict for _, verdict in sorted(judge_many(jobs, workers=4, limits=LIMITS, **chosen(engine)), key=lambda pair: pair[0]))))
+        verdicts = dict(zip(table, (verdict for _, verdict in sorted(judge_many(jobs, workers=4, limits=LIMITS, engine=engine), key=lambda pair: pair[0]))))
         broken = {name: found for name, trap in traps.items()
                   if (found := broken_promises(trap, verdicts[name], promises or set()))}
         if (connections := bait.connections()) and 'network' in (promises or ()): broken['connections'] = [f'{connections} at the port']
@@ -144,25 +126,27 @@ def broken_promises(trap, verdict, promises: set) -> list:
 def check_hostile(engine: str = 'process') -> dict:
     "Judge every hostile program; `{name: verdict or broken promises}` of those that got what they should not"
     table = {name: (program, TESTS, allowed, 'add') for name, (program, allowed) in HOSTILE.items()}
-    return unexpected(table, *judge_hostile(engine, table))
+    return unexpected(engine, table, *judge_hostile(engine, table))
 
 def check_hostile_tested(engine: str = 'process') -> dict:
-    "The same against tests that cannot be split, but for the known wrong passes"
+    "The same against tests that cannot be split"
     table = {name: (*entry, None) for name, entry in HOSTILE_TESTED.items()}
-    wrong, known = unexpected(table, *judge_hostile(engine, table)), KNOWN_WRONG_PASSES.get(engine, ())
-    return {name: what for name, what in wrong.items() if not (name in known and getattr(what, 'verdict', '') == 'passed')}
+    return unexpected(engine, table, *judge_hostile(engine, table))
 
-def unexpected(table: dict, verdicts: dict, broken: dict) -> dict:
+def unexpected(engine: str, table: dict, verdicts: dict, broken: dict) -> dict:
     "Verdicts outside the set that their program may get, and broken promises"
     assert all(verdict.verdict in VERDICTS for verdict in verdicts.values())
-    return {name: verdict for name, verdict in verdicts.items() if verdict.verdict not in table[name][2]} | broken
+    own = OTHERWISE.get(engine, {})
+    return {name: verdict for name, verdict in verdicts.items() if verdict.verdict not in table[name][2] | {own.get(name)}} | {
+        name: what for name, what in broken.items() if name not in HARMLESS.get(engine, ())}
 
 def check_good(engine: str = 'process', table: dict | None = None) -> dict:
     "The same for programs that deserve to pass"
     table = table or {**GOOD, **{f'{name} (tested)': entry for name, entry in GOOD_TESTED.items()}}
     jobs = [dict(zip(('code', 'tests', 'setup'), entry)) for entry in table.values()]
-    verdicts = sorted(judge_many(jobs, workers=4, limits=LIMITS, **chosen(engine)), key=lambda pair: pair[0])
-    return {name: verdict for name, (_, verdict) in zip(table, verdicts) if verdict.verdict != 'passed'}
+    verdicts = sorted(judge_many(jobs, workers=4, limits=GENEROUS, engine=engine), key=lambda pair: pair[0])
+    return {name: verdict for name, (_, verdict) in zip(table, verdicts)
+            if verdict.verdict not in ('passed', OTHERWISE.get(engine, {}).get(name))}
 
 def mbpp_file() -> Path | None:
     "The MBPP file, where a developer keeps it"
@@ -258,7 +242,6 @@ if pytest:
     def test_statements_need_their_end(program):
         assert judge(program, ['assert add(20, 3) < 5'], limits=LIMITS).verdict in ('wrong_answer', 'runtime_error')
 
-    @pytest.mark.xfail(strict=True, reason='test code that cannot be split runs beside the candidate')
     def test_statement_cannot_be_bent():
         program = 'import builtins\nbuiltins.abs = lambda x: 0' + PLEDGE
         assert judge(program, ['assert abs(add(20, 3) - 23) < 0.5'], limits=LIMITS).verdict != 'passed'
@@ -282,9 +265,10 @@ if pytest:
 
     def test_no_interpreter_is_a_harness_error(monkeypatch):
         monkeypatch.setattr(sys, '_base_executable', os.path.join(os.path.dirname(__file__), 'no-such-python'))
-        assert judge(RIGHT, TESTS).verdict == 'harness_error'
+        for engine in ENGINES: assert available_engines()[engine] == '' or engine == 'wasm'     # found before the interpreter went
+        assert judge(RIGHT, TESTS, engine='process').verdict == 'harness_error'
         monkeypatch.setattr(sys, '_base_executable', '/bin/false' if os.path.exists('/bin/false') else '/usr/bin/false')
-        if os.name != 'nt': assert judge(RIGHT, TESTS).verdict == 'harness_error'
+        if LINUX: assert {judge(RIGHT, TESTS, engine=engine).verdict for engine in ('fork', 'process')} == {'harness_error'}
 
     def test_cpu_time_is_reported():
         if os.name != 'nt': assert 0.3 < judge('import time\nwhile time.process_time() < 0.5: pass\n' + RIGHT, TESTS).cpu_seconds < 3
@@ -337,13 +321,17 @@ if pytest:
     @pytest.mark.skipif(not LINUX or os.uname().machine not in ('x86_64', 'aarch64'), reason='the filter needs Linux on x86_64 or aarch64')
     def test_all_layers_hold_here():
         layers = require_layers('required')
-        assert layers == sandbox_layers() and layers['network'] == layers['processes'] == layers['file changes'] == 'seccomp'
+        assert layers == sandbox_layers() and layers['engine'] == 'fork'
+        assert {layers[door] for door in ('network', 'processes', 'file changes', 'file reads', 'signals', 'memory')} == {'shut'}
 
     def test_required_fails_closed(monkeypatch):
-        monkeypatch.setattr('lora_mbpp.sandbox.sandbox_layers', lambda limits=None: {**dict.fromkeys(
-            ('network', 'processes', 'file changes'), 'open: no filter'), 'rlimits': True, 'environment': 'clean', 'working directory': 'empty temporary'})
-        with pytest.raises(SandboxError, match='network .open: no filter.'): require_layers('required')
-        assert require_layers('auto')['network'] == 'open: no filter'
+        doors = dict.fromkeys(('network', 'processes', 'file changes', 'file reads', 'signals', 'memory'), 'shut')
+        monkeypatch.setattr('lora_mbpp.sandbox.sandbox_layers', lambda limits=None, engine='auto': {'engine': 'process', **doors, 'file reads': 'open', 'environment': 'clean'})
+        with pytest.raises(SandboxError, match='leaves open: file reads .open.'): require_layers('required')
+        assert require_layers('auto')['file reads'] == 'open'
+
+    def test_missing_engine_is_said():
+        with pytest.raises(SandboxError, match="there is no engine 'cloud'"): judge(RIGHT, TESTS, engine='cloud')
 
 def report(engine: str) -> bool:
     "Print what went wrong under one engine; True if anything did"
