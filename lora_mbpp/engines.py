@@ -4,18 +4,17 @@
 
 # %% auto #0
 __all__ = ['ALONE', 'FUEL_PER_SECOND', 'GUEST_LINES', 'WASM_PRELOAD', 'WORKER', 'ENGINES', 'Limits', 'Ending', 'Gone', 'Guest',
-           'program', 'bare_interpreter', 'EngineError', 'Engine', 'ForkEngine', 'ForkGuest', 'PipeGuest', 'end',
-           'finish', 'collect', 'in_job', 'ProcessEngine', 'snapshot', 'worker_program', 'WasmGuest', 'Worker',
+           'program', 'interpreter', 'bare_interpreter', 'EngineError', 'Engine', 'ForkEngine', 'ForkGuest',
+           'PipeGuest', 'end', 'finish', 'collect', 'in_job', 'ProcessEngine', 'snapshot', 'WasmGuest', 'Worker',
            'WasmEngine', 'trouble', 'available_engines', 'choose_engine']
 
-# %% ../nbs/19_engines.ipynb #19-66a70d3f
+# %% ../nbs/19_engines.ipynb #19-dae9c215
 from collections import deque
-import inspect, math, os, queue, re, select, signal, socket, subprocess, sys, tempfile, threading, time
+import hashlib, inspect, math, os, queue, select, signal, socket, subprocess, sys, tempfile, threading, time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
 from . import guest, jail, winjob
@@ -85,20 +84,24 @@ class Guest:
         if 0 <= status < 0xC0000000: return Ending('exit', str(status), cpu_seconds)      # Windows numbers its crashes from there
         return Ending('signal', signal.strsignal(-status) or str(-status) if status < 0 else hex(status), cpu_seconds)
 
-# %% ../nbs/19_engines.ipynb #19-461e3d0f
+# %% ../nbs/19_engines.ipynb #19-f687b9a2
 @lru_cache
-def program(last_line: str) -> str:
-    "The text for `python -c`: guest and jail, and one call at the end"
-    text = '\n'.join(inspect.getsource(module) for module in (guest, jail))
-    return f"import builtins; exec(compile({text + chr(10) + last_line!r}, 'guest', 'exec'), {{'__builtins__': dict(vars(builtins)), '__name__': 'guest'}})"
+def program(last_lines: str, *modules) -> str:
+    "The text of some modules and the lines that start them; the script's own folder is no place to import from"
+    return '\n'.join(['import sys; del sys.path[0]', *(inspect.getsource(module) for module in modules), last_lines])
 
-def bare_interpreter(last_line: str, folder: str, **streams) -> subprocess.Popen:
-    "An interpreter without site-packages or environment. Raises OSError when the system refuses"
-    command = [getattr(sys, '_base_executable', None) or sys.executable, '-s', '-S', '-B', '-X', 'utf8', '-c', program(last_line)]
-    environment = {'PYTHONHASHSEED': '0', 'PATH': os.defpath}
-    if os.name == 'nt': environment['SystemRoot'] = os.environ['SystemRoot']
-    return subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True,
-                            creationflags=winjob.CREATION_FLAGS if os.name == 'nt' else 0, **streams)
+def interpreter(executable: str, flags: str, text: str, folder: str, keep: tuple = (), **streams) -> subprocess.Popen:
+    "An interpreter for a text, without this process's environment, in a new empty room below `folder`. Raises OSError when the system refuses"
+    room = tempfile.mkdtemp(dir=folder)
+    script = Path(folder)/f'{hashlib.sha256(text.encode()).hexdigest()[:16]}.py'
+    if not script.exists(): script.write_text(text, encoding='utf-8')
+    kept = {name: os.environ[name] for name in (*keep, *['SystemRoot'] * (os.name == 'nt')) if name in os.environ}
+    return subprocess.Popen([executable, *flags.split(), '-s', '-B', '-X', 'utf8', str(script)], cwd=room, env={'PYTHONHASHSEED': '0', 'PATH': os.defpath, **kept},
+                            start_new_session=True, creationflags=winjob.CREATION_FLAGS if os.name == 'nt' else 0, **streams)
+
+def bare_interpreter(last_lines: str, folder: str, **streams) -> subprocess.Popen:
+    "The base interpreter without site-packages, as a guest"
+    return interpreter(getattr(sys, '_base_executable', None) or sys.executable, '-S', program(last_lines, guest, jail), folder, **streams)
 
 # %% ../nbs/19_engines.ipynb #19-6862d57e
 class EngineError(RuntimeError):
@@ -320,7 +323,6 @@ PipeGuest.collect = collect
 ALONE = '''
 def alone(cpu_seconds, memory_bytes):
     import os, sys
-    sys.path[:] = [folder for folder in sys.path if folder]
     requests, replies = open(os.dup(0), 'rb', buffering=0), open(os.dup(1), 'wb')
     nothing = os.open(os.devnull, os.O_RDWR)
     for source, target in ((2, 1), (nothing, 0), (nothing, 2)): os.dup2(source, target)
@@ -348,10 +350,8 @@ class ProcessEngine(Engine):
 
     def start(self, limits: Limits, messages: list | None = None) -> PipeGuest:
         "A new guest"
-        folder = os.path.join(self.folder.name, f'{time.monotonic_ns():x}')
-        os.mkdir(folder)
         last_line = f'{ALONE}\nalone({math.ceil(limits.cpu_s)}, {limits.memory_mb * 2**20})'
-        process = bare_interpreter(last_line, folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = bare_interpreter(last_line, self.folder.name, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         guest = PipeGuest(limits, process, in_job(process, limits) if os.name == 'nt' else None)
         self.guests.append(guest)
         if self.closed: guest.end()               # closed meanwhile by another thread
@@ -393,9 +393,9 @@ def correspond(messages, mailed):
 
 def snapshot(quiet: bool = False) -> Path:
     "The file with the prepared WebAssembly interpreter, made if need be. Raises EngineError"
-    from lora_mbpp.config import cache_dir, fingerprint
     try: release = version('pyeryx')
-    except PackageNotFoundError: raise EngineError('it needs the package pyeryx and Python 3.12 or newer: pip install "lora_mbpp[wasm]"') from None
+    except PackageNotFoundError: raise EngineError('it needs the package pyeryx and Python 3.12 or newer: pip install -e ".[wasm]"') from None
+    from lora_mbpp.config import cache_dir, fingerprint
     text = inspect.getsource(guest) + GUEST_LINES
     path = cache_dir()/f'wasm-{release}-{fingerprint([text, WASM_PRELOAD, sys.platform, os.uname().machine if hasattr(os, "uname") else ""])}.bin'
     if path.exists(): return path
@@ -455,11 +455,6 @@ def work(path):
         if folder: shutil.rmtree(folder, ignore_errors=True)
 '''
 
-def worker_program(path: str) -> str:
-    "The text for `python -c`"
-    text = inspect.getsource(guest) + WORKER + f'\ntry: work({path!r})\nexcept EOFError: pass'
-    return f"import builtins; exec(compile({text!r}, 'worker', 'exec'), {{'__builtins__': builtins, '__name__': 'guest'}})"
-
 # %% ../nbs/19_engines.ipynb #19-8436eccf
 class WasmGuest(Guest):
     "This side of a guest in a WebAssembly worker"
@@ -518,10 +513,9 @@ class WasmGuest(Guest):
 class Worker:
     "A process that hosts WebAssembly guests, one after the other"
     def __init__(self, folder: str):
-        path, kept = snapshot(), {name: os.environ[name] for name in ('SystemRoot', 'TEMP', 'TMP', 'LD_LIBRARY_PATH') if name in os.environ}
-        self.process = subprocess.Popen([sys.executable, '-s', '-B', '-X', 'utf8', '-c', worker_program(str(path))], cwd=folder, start_new_session=True,
-                                        env={'PYTHONHASHSEED': '0', 'PATH': os.defpath, **kept}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, creationflags=winjob.CREATION_FLAGS if os.name == 'nt' else 0)
+        text = program(f'{WORKER}\ntry: work({str(snapshot())!r})\nexcept EOFError: pass', guest)
+        self.process = interpreter(sys.executable, '', text, folder, keep=('TEMP', 'TMP', 'TMPDIR', 'LD_LIBRARY_PATH'),
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.channel, self.inbox, self.once = Channel(self.process.stdout, self.process.stdin), queue.SimpleQueue(), threading.Lock()
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()

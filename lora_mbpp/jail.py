@@ -231,7 +231,6 @@ def fork_server():
     import gc, os, select, signal, socket, sys
     for name in PRELOAD.split(): __import__(name)
     control, (address, missing), alive, poll = socket.socket(fileno=0), confine_family(), {}, select.poll()
-    sys.path[:] = [folder for folder in sys.path if folder]
     inherited = address, missing, f'ready {encode(missing)}'
     gc.collect(); gc.freeze()
     poll.register(0, select.POLLIN)

@@ -155,11 +155,11 @@ def mbpp_file() -> Path | None:
     for path in ([Path(named), Path(named) / 'mbpp.jsonl'] if named else []) + [beside]:
         if path.is_file(): return path
 
-def check_references(path: Path) -> dict:
+def check_references(path: Path, engine: str = 'auto') -> dict:
     "Judge MBPP's own solutions; `{task id: verdict}` of those that do not pass"
     rows = [json.loads(line) for line in path.read_text(encoding='utf-8').split('\n') if line.strip()]
     jobs = (dict(code=row['code'], tests=row['test_list'], setup=row['test_setup_code']) for row in rows)
-    return {rows[index]['task_id']: verdict for index, verdict in judge_many(jobs) if verdict.verdict != 'passed'}
+    return {rows[index]['task_id']: verdict for index, verdict in judge_many(jobs, engine=engine) if verdict.verdict != 'passed'}
 
 
 try: import pytest
@@ -349,5 +349,7 @@ if __name__ == '__main__':
     for engine in sys.argv[1:] or ENGINES:
         if reason := unavailable(engine): print(reason)
         else: failed |= report(engine)
-    if path := mbpp_file(): print('references that fail:', check_references(path))
+        if not reason and (path := mbpp_file()):
+            print('references that fail:', wrong := check_references(path, engine))
+            failed |= bool(wrong)
     sys.exit(failed)
