@@ -278,6 +278,22 @@ if pytest:
         seen = {judge(program, ['assert order() == 0']).message for _ in range(3)}
         assert len(seen) == 1
 
+    @pytest.mark.parametrize('engine', ENGINES)
+    def test_two_runs_give_the_same_record(engine):
+        if reason := unavailable(engine): pytest.skip(reason)
+        program = ('import random\nprint(object(), add_it := lambda: 0, {"a", "b", "c"}, random.random())\n'
+                   'def add(a, b): raise ValueError(f"{object()} {random.random()}")')
+        first, second = (judge(program, TESTS, engine=engine) for _ in range(2))
+        assert (first.stdout, first.message) == (second.stdout, second.message) and '0x...' in first.stdout and '0x...' in first.message
+
+    @pytest.mark.skipif(mbpp_file() is None, reason='no MBPP file: set LORA_MBPP_TEST_DATA to its folder')
+    def test_slow_reference_passes_with_every_core_busy():
+        row = next(row for row in map(json.loads, mbpp_file().read_text(encoding='utf-8').splitlines()) if row['task_id'] == 123)
+        busy = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(os.cpu_count())]
+        try: assert judge(row['code'], row['test_list']).verdict == 'passed'
+        finally:
+            for process in busy: process.kill(); process.wait()
+
     def test_closing_leaves_nothing():
         before = set(descendants())
         verdicts = judge_many([dict(code=RIGHT, tests=TESTS)] + 50 * [dict(code='import time; time.sleep(1000)', tests=TESTS)], workers=3)
