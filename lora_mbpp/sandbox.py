@@ -392,7 +392,8 @@ def sandbox_layers(limits: Limits = Limits(), engine: str = 'auto') -> dict:
     "The engine and, door by door, what really holds on this machine. Raises SandboxError if no child can be run"
     try: name = choose_engine(engine); seen = _probe(name, limits)
     except (OSError, EngineError, ValueError, Raised) as error: raise SandboxError(f'no child process could be run: {error}') from error
-    extra = set(seen['environment']) - {'PATH', 'PYTHONHASHSEED', 'SystemRoot', 'SYSTEMROOT', 'LC_CTYPE', '__CF_USER_TEXT_ENCODING'}
+    extra = set(seen['environment']) - {'PATH', 'PYTHONHASHSEED', 'SystemRoot', 'SYSTEMROOT', 'LC_CTYPE', '__CF_USER_TEXT_ENCODING',
+                                      'PYTHONHOME', 'PYTHONPATH', 'PYTHONUNBUFFERED'}      # the last three are the WebAssembly guest's own
     why = {layer: reason for layer, reason in (seen['layers'] or {}).items() if reason}
     doors = {door: 'open' if found == 'went through' else 'shut' for door, found in seen['doors'].items()}
     return {'engine': name, **doors, 'environment': f'inherited: {" ".join(sorted(extra))}' if extra else 'clean', **({'missing': why} if why else {})}
