@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['ALONE', 'FUEL_PER_SECOND', 'GUEST_LINES', 'WASM_PRELOAD', 'WORKER', 'ENGINES', 'Limits', 'Ending', 'Gone', 'Guest',
-           'program', 'interpreter', 'bare_interpreter', 'EngineError', 'Engine', 'ForkEngine', 'ForkGuest',
+           'program', 'compiled', 'interpreter', 'bare_interpreter', 'EngineError', 'Engine', 'ForkEngine', 'ForkGuest',
            'PipeGuest', 'end', 'finish', 'collect', 'in_job', 'ProcessEngine', 'snapshot', 'WasmGuest', 'Worker',
            'WasmEngine', 'trouble', 'available_engines', 'choose_engine']
 
-# %% ../nbs/19_engines.ipynb #19-dae9c215
+# %% ../nbs/19_engines.ipynb #19-6266be7a
 from collections import deque
-import hashlib, inspect, math, os, queue, select, signal, socket, subprocess, sys, tempfile, threading, time
+import importlib.util, inspect, marshal, math, os, queue, select, signal, socket, subprocess, sys, tempfile, threading, time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -90,11 +90,16 @@ def program(last_lines: str, *modules) -> str:
     "The text of some modules and the lines that start them; the script's own folder is no place to import from"
     return '\n'.join(['import sys; del sys.path[0]', *(inspect.getsource(module) for module in modules), last_lines])
 
+@lru_cache
+def compiled(text: str) -> bytes:
+    "What a .pyc file of the text holds: compiling takes 30 ms, which a single-use interpreter would spend each time"
+    return importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(compile(text, 'guest', 'exec', dont_inherit=True))
+
 def interpreter(executable: str, flags: str, text: str, folder: str, keep: tuple = (), **streams) -> subprocess.Popen:
     "An interpreter for a text, without this process's environment, in a new empty room below `folder`. Raises OSError when the system refuses"
     room = tempfile.mkdtemp(dir=folder)
-    script = Path(folder)/f'{hashlib.sha256(text.encode()).hexdigest()[:16]}.py'
-    if not script.exists(): script.write_text(text, encoding='utf-8')
+    script = Path(folder)/'guest.pyc'
+    if not script.exists(): script.write_bytes(compiled(text))
     kept = {name: os.environ[name] for name in (*keep, *['SystemRoot'] * (os.name == 'nt')) if name in os.environ}
     return subprocess.Popen([executable, *flags.split(), '-s', '-B', '-X', 'utf8', str(script)], cwd=room, env={'PYTHONHASHSEED': '0', 'PATH': os.defpath, **kept},
                             start_new_session=True, creationflags=winjob.CREATION_FLAGS if os.name == 'nt' else 0, **streams)
@@ -552,7 +557,8 @@ class WasmEngine(Engine):
     name = 'wasm'
     def __init__(self):
         super().__init__()
-        self.idle, self.workers = [], []
+        self.idle = [Worker(self.folder.name)]
+        self.workers = self.idle[:]
 
     def start(self, limits: Limits, messages: list | None = None) -> WasmGuest:
         "A new guest, in an idle worker or a new one"

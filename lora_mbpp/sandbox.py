@@ -292,13 +292,18 @@ def judge(
 # %% ../nbs/13_sandbox.ipynb #13-a974feae
 class _Workers:
     "An engine for each worker thread"
-    def __init__(self, make: Callable): self.make, self.engines, self.own, self.closed = make, [], threading.local(), False
+    def __init__(self, make: Callable):
+        self.make, self.own, self.closed = make, threading.local(), False
+        self.engines = [make()]                            # the first at once: where there is none, there is nobody to judge
+        self.spare = self.engines[:]
 
     def engine(self) -> Engine:
         "The calling thread's engine, made when there is none"
         if getattr(self.own, 'engine', None) is None:
-            self.own.engine = self.make()
-            self.engines.append(self.own.engine)
+            try: self.own.engine = self.spare.pop()
+            except IndexError:
+                self.own.engine = self.make()
+                self.engines.append(self.own.engine)
             if self.closed: self.own.engine.close()        # it came too late to be closed with the others
         return self.own.engine
 
@@ -329,9 +334,12 @@ def judge_many(
     engine: str = 'auto',            # 'fork', 'wasm', 'process', or the best that this machine has
 ) -> Iterator[tuple[int, Verdict]]:
     "Yield `(index of the job, verdict)` as they finish. Raises SandboxError for an engine that is not there"
-    try: make = ENGINES[choose_engine(engine)]
-    except EngineError as error: raise SandboxError(str(error)) from None
-    workers, jobs, crew, waiting, finished = workers or os.cpu_count() or 1, enumerate(jobs), _Workers(make), {}, 0
+    try:
+        name = engine if engine in ENGINES else choose_engine(engine)
+        crew = _Workers(ENGINES[name])
+    except (EngineError, OSError, AttributeError) as error:
+        raise SandboxError(str(error) if 'cannot be used' in str(error) else f'the sandbox engine {engine!r} cannot be used here: {error}') from None
+    workers, jobs, waiting, finished = workers or os.cpu_count() or 1, enumerate(jobs), {}, 0
     with ThreadPoolExecutor(workers) as pool:
         try:
             while True:
