@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT/'tests')]
 SLOW = 'MBPP/123'       # takes 3 to 9 CPU seconds, as long as hundreds of others: the set is measured with and without it
+SMALLEST = 600          # programs in a set; HumanEval is judged several times over, so that a judge's own start weighs no more than on MBPP
 RESULTS = ROOT/'benchmarks'/'results'/'execution.jsonl'
 
 
@@ -287,13 +288,13 @@ def measure(scratch: Scratch, judges: dict, sets: dict, seconds: float, bar) -> 
         number += 1
     return found
 
-def summary(rounds: list) -> dict:
+def summary(rounds: list, repeats: float = 1) -> dict:
     "One judge on one set: median, least and most over its rounds. None where it died"
     whole = [one for one in rounds if 'seconds' in one]
     given = [[task for task, passed in one['passed'].items() if passed is not None] for one in rounds]
     failed = sorted({task for one in rounds for task, passed in one['passed'].items() if passed is False})
-    rates = [len(tasks) / one['seconds'] for tasks, one in zip(given, rounds) if 'seconds' in one]
-    cpu = [one['cpu_seconds'] / max(1, len(tasks)) for tasks, one in zip(given, rounds) if 'seconds' in one]
+    rates = [repeats * len(tasks) / one['seconds'] for tasks, one in zip(given, rounds) if 'seconds' in one]
+    cpu = [one['cpu_seconds'] / max(1, repeats * len(tasks)) for tasks, one in zip(given, rounds) if 'seconds' in one]
     spread = lambda values: dict(median=statistics.median(values), least=min(values), most=max(values)) if values else None
     return dict(rounds=len(whole), given=len(given[-1]), passed=min(sum(map(bool, one['passed'].values())) for one in rounds), failed=failed,
                 per_second=spread(rates), cpu_seconds=spread(cpu), processes_left=sum(one['processes'] for one in rounds), files_left=sum(one['files'] for one in rounds))
@@ -411,6 +412,7 @@ def main():
     sets = {name: sample(read(path), options.tasks) for name, read, path in
             (('HumanEval', human_eval_tasks, options.humaneval_file), ('MBPP', mbpp_tasks, options.mbpp_file)) if path}
     if any(task['id'] == SLOW for task in sets.get('MBPP', ())): sets['MBPP but 123'] = [task for task in sets['MBPP'] if task['id'] != SLOW]
+    sets = {name: tasks * -(-SMALLEST // len(tasks)) if not options.tasks else tasks for name, tasks in sets.items()}
     for name in {'HumanEval', 'MBPP'} - set(sets): print(f'skipped: {name}: no file; give one with --{name.lower()}-file')
     if not sets: sys.exit('there is nothing to measure')
     adopt_orphans()
@@ -424,7 +426,8 @@ def benchmark(options, sets: dict, scratch: Scratch):
     if not judges: sys.exit('none of the judges runs here')
     if 'evalplus' in judges: scratch.run('record', [task for name, tasks in sets.items() if name != 'MBPP but 123' for task in tasks])
     with tqdm(unit=' programs', smoothing=0) as bar: rounds = measure(scratch, judges, sets, options.seconds, bar)
-    figures = {(judge, name): summary([one for one in rounds if (one['judge'], one['set']) == (judge, name)]) for judge in judges for name in sets}
+    figures = {(judge, name): summary([one for one in rounds if (one['judge'], one['set']) == (judge, name)], len(tasks) / len({task['id'] for task in tasks}))
+               for judge in judges for name, tasks in sets.items()}
     for name in sets: print_speed(figures, judges, name)
     attacks = {}
     if not options.no_hostile:
