@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ALONE', 'FUEL_PER_SECOND', 'GUEST_LINES', 'WASM_PRELOAD', 'WORKER', 'ENGINES', 'Limits', 'Ending', 'Gone', 'Guest',
-           'program', 'compiled', 'interpreter', 'bare_interpreter', 'EngineError', 'Engine', 'ForkEngine', 'ForkGuest',
-           'PipeGuest', 'end', 'finish', 'collect', 'in_job', 'ProcessEngine', 'snapshot', 'WasmGuest', 'Worker',
-           'WasmEngine', 'trouble', 'available_engines', 'choose_engine']
+           'program', 'compiled', 'interpreter', 'bare_interpreter', 'EngineError', 'Engine', 'ForkEngine', 'readable',
+           'ForkGuest', 'PipeGuest', 'end', 'finish', 'collect', 'in_job', 'ProcessEngine', 'snapshot', 'WasmGuest',
+           'Worker', 'WasmEngine', 'trouble', 'available_engines', 'choose_engine']
 
 # %% ../nbs/19_engines.ipynb #19-6266be7a
 from collections import deque
@@ -51,14 +51,26 @@ class Guest:
     cap = 4_100_000         # bytes of its longest message; test code passes larger arguments than a candidate may return
 
     def __init__(self, limits: Limits):
-        self.limits, self.printed, self.deadline = limits, bytearray(), time.monotonic() + limits.wall_seconds
-        self.ended_by, self.silent, self.due = None, False, None      # why we ended it; whether it has closed its line; replies to come, if known
+        self.limits, self.printed, self.settled, self.deadline = limits, bytearray(), 0, time.monotonic() + limits.wall_seconds
+        self.ended_by, self.silent = None, False                  # why we ended it; whether it has closed its line
+        self.coming, self.due = deque(), None                     # messages and replies to come, if known
 
     def begin(self, messages: list | None):
-        "Send all that the guest will ever get, if that is known; it leaves by itself then"
+        "Note all that the guest will ever get, if that is known, and send the first"
         if messages is None: return
-        self.due = len(messages) + 1
-        for message in (*messages, 'end'): self.send(message)
+        self.coming, self.due = deque(messages), len(messages) + 1
+        self.proceed()
+
+    def proceed(self):
+        "Send the next message; with the last the guest is told to leave by itself"
+        if not self.coming: return
+        self.send(self.coming.popleft())
+        if not self.coming: self.send('end')
+
+    def settle(self):
+        "After a reply: take what the candidate has printed until then. Raises Gone when that is too much"
+        self.settled = len(self.printed)
+        if self.ended_by: raise Gone
 
     def grace(self) -> float:
         "Seconds that the guest may take to leave by itself before it is ended: it has said its last word, or closed its line"
@@ -174,7 +186,13 @@ class ForkEngine(Engine):
         self.server.kill(); self.server.wait()
         with self.server.stderr: self.said = self.server.stderr.read().decode('utf-8', 'replace').strip()
 
-# %% ../nbs/19_engines.ipynb #19-d4a750f7
+# %% ../nbs/19_engines.ipynb #19-98d2a404
+def readable(descriptor: int, seconds: float = 0) -> bool:
+    "Whether there is something to read, or the end, within that time"
+    poll = select.poll()                      # `select.select` refuses descriptors above 1023
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
+
 class ForkGuest(Guest):
     "This side of a forked guest"
     def __init__(self, engine, number, limits, line, printed, obituary):
@@ -215,9 +233,8 @@ class ForkGuest(Guest):
         else: self.poll.unregister(self.output)
 
     def talk(self, event: int):
-        "Move what can be moved over the line. Raises Gone at its end"
+        "Move what can be moved over the line, replies first: the last may be waiting when nothing can be sent any more. Raises Gone at its end"
         try:
-            if event & select.POLLOUT: del self.unsent[:self.line.send(self.unsent[:65536])]
             if event & ~select.POLLOUT:
                 chunk = self.line.recv(1 << 20)
                 if not chunk: raise ConnectionResetError
@@ -226,6 +243,14 @@ class ForkGuest(Guest):
         except OSError:
             self.silent = True
             raise Gone from None
+        try:
+            if event & select.POLLOUT: del self.unsent[:self.line.send(self.unsent[:65536])]
+        except BlockingIOError: pass
+        except OSError: self.unsent.clear()
+
+    def settle(self):
+        while readable(self.output) and (text := os.read(self.output, 65536)): self.keep(text)
+        super().settle()
 
     def end(self, why: str = 'closed'):
         "Have the server kill the guest; harmless when it is gone"
@@ -234,9 +259,9 @@ class ForkGuest(Guest):
 
     def finish(self) -> Ending:
         "End the guest, read its obituary, and close this side"
-        if not select.select([self.obituary], [], [], self.grace())[0]: self.end()
-        text = os.read(self.obituary, 100).split() if select.select([self.obituary], [], [], 10)[0] else []
-        while self.ended_by != 'output' and select.select([self.output], [], [], 0)[0] and (rest := os.read(self.output, 65536)): self.keep(rest)
+        if not readable(self.obituary, self.grace()): self.end()
+        text = os.read(self.obituary, 100).split() if readable(self.obituary, 10) else []
+        while self.ended_by != 'output' and readable(self.output) and (rest := os.read(self.output, 65536)): self.keep(rest)
         for descriptor in (self.output, self.obituary): os.close(descriptor)
         self.line.close()
         return self.cause(int(text[0]), float(text[1])) if text else Ending('no start', 'the fork server has gone or could not fork')
@@ -247,6 +272,7 @@ class PipeGuest(Guest):
     def __init__(self, limits: Limits, process: subprocess.Popen, job=None):
         super().__init__(limits)
         self.process, self.job, self.lock, self.outbox, self.inbox = process, job, threading.Lock(), queue.SimpleQueue(), queue.SimpleQueue()
+        self.listening = threading.Lock()
         self.threads = [threading.Thread(target=target, daemon=True) for target in (self._write, self._read, self._listen)]
         for thread in self.threads: thread.start()
 
@@ -277,7 +303,25 @@ class PipeGuest(Guest):
 
     def _listen(self):
         with suppress(OSError, ValueError):
-            while text := self.process.stderr.read1(65536): self.keep(text)
+            if not hasattr(select, 'poll'):             # Windows
+                while text := self.process.stderr.read1(65536): self.keep(text)
+                return
+            open_still = True
+            while open_still:
+                readable(self.process.stderr.fileno(), 3600)
+                with self.listening: open_still = self._drain()
+
+    def _drain(self) -> bool:
+        "Take what is there; False at the end"
+        while readable(self.process.stderr.fileno()):
+            if not (text := self.process.stderr.read1(65536)): return False
+            self.keep(text)
+        return True
+
+    def settle(self):
+        if hasattr(select, 'poll'):                     # pipes of Windows cannot be asked, so there the listening thread may lag behind
+            with self.listening: self._drain()
+        super().settle()
 
 # %% ../nbs/19_engines.ipynb #19-5829724b
 def end(guest: PipeGuest, why: str = 'closed'):
@@ -373,23 +417,24 @@ FUEL_PER_SECOND = 12_000_000_000      # MBPP 123 takes 4.6e10 and 3 to 5 native 
 GUEST_LINES = '''
 class Mail:
     def __init__(self, messages, mailed):
-        import sys
+        import os, sys, time                                              # now: later the candidate may have changed what import does
+        self.open, self.close, self.sleep = os.open, os.close, time.sleep
         self.messages, self.mailed, self.count, self.replies = messages, mailed, 0, sys.stderr
         sys.stderr = type('Nowhere', (), dict(write=lambda self, text: len(text), flush=lambda self: None, isatty=lambda self: False))()
     def send(self, message):
         self.replies.write(message + chr(10)); self.replies.flush()
     def receive(self):
-        import time
         if self.messages: return self.messages.pop(0)
         if not self.mailed: raise EOFError
-        pause = 0.0001
+        try: self.close(self.open(f'/mail/bell{self.count}', 0))          # returns when the host rings
+        except OSError: pass                                              # no bells on Windows
         while True:
             try:
                 with open(f'/mail/{self.count}', encoding='utf-8', errors='surrogatepass', newline='') as file: message = file.read()
                 self.count += 1
                 if message == 'end': raise EOFError
                 return message
-            except OSError: time.sleep(pause); pause = min(2*pause, 0.002)
+            except OSError: self.sleep(0.0005)
 
 def correspond(messages, mailed):
     try: serve(Mail(messages, mailed))
@@ -431,7 +476,18 @@ def run_guest(factory, say, limits, messages, mailed, folder):
         return 'signal ' + (text.partition('wasm trap: ')[2] or text.partition('WASM execution error')[2]).split(chr(10))[0][:100], 0
     return 'closed', result.fuel_consumed or 0
 
+def hang_bell(folder, number):
+    import os
+    if hasattr(os, 'mkfifo'): os.mkfifo(os.path.join(folder, f'bell{number}'))
+
+def ring(folder, number, bells):
+    import os
+    if not hasattr(os, 'mkfifo'): return
+    bells.append(os.open(os.path.join(folder, f'bell{number}'), os.O_RDWR))      # a pipe opened both ways waits for nobody, and lets the guest's open return
+    if len(bells) > 32: os.close(bells.popleft())                                # heard long ago: a guest gets the next letter after its answer
+
 def work(path):
+    from collections import deque
     import os, shutil, sys, tempfile, threading, eryx
     source, target = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -443,20 +499,24 @@ def work(path):
     say('ready', b'')
     while True:
         *limits, messages, mailed = decode(channel.receive())
-        folder = tempfile.mkdtemp() if mailed else ''
+        folder = tempfile.mkdtemp(dir=os.getcwd()) if mailed else ''
+        bells, count = deque(), 0
+        if mailed: hang_bell(folder, 0)
         def run():
             try: cause, fuel = run_guest(factory, say, limits, messages, mailed, folder)
             except BaseException as error: cause, fuel = f'signal {error!r}', 0
             say('ended', f'{cause} {fuel}'.encode())
         thread = threading.Thread(target=run)
         thread.start()
-        count = 0
         while (mail := channel.receive()) != 'end' or mailed:
             with open(os.path.join(folder, 'letter'), 'w', encoding='utf-8', errors='surrogatepass', newline='') as file: file.write(mail)
             os.replace(os.path.join(folder, 'letter'), os.path.join(folder, str(count)))
+            hang_bell(folder, count + 1)
+            ring(folder, count, bells)
             count += 1
             if mail == 'end': break
         thread.join()
+        for bell in bells: os.close(bell)
         if folder: shutil.rmtree(folder, ignore_errors=True)
 '''
 
@@ -475,7 +535,8 @@ class WasmGuest(Guest):
     def receive(self) -> str:
         while not self.lines:
             if self.ending: raise Gone
-            self.hear(self.remaining())
+            try: self.hear(self.remaining())
+            except Gone: self.remaining(); raise
         return self.lines.popleft()
 
     def hear(self, seconds: float):

@@ -100,7 +100,7 @@ dup 32 23, dup2 33 -, dup3 292 24, pipe 22 -, pipe2 293 59, poll 7 -, ppoll 271 
 epoll_create 213 -, epoll_create1 291 20, epoll_ctl 233 21, epoll_wait 232 -, epoll_pwait 281 22, eventfd2 290 19,
 stat 4 -, lstat 6 -, fstat 5 80, newfstatat 262 79, statx 332 291, statfs 137 43, fstatfs 138 44, access 21 -, faccessat 269 48, faccessat2 439 439,
 readlink 89 -, readlinkat 267 78, getdents 78 -, getdents64 217 61, getcwd 79 17, chdir 80 49, fchdir 81 50, umask 95 166, fsync 74 82, fdatasync 75 83,
-fadvise64 221 223, flock 73 32, shutdown 48 210, getsockopt 55 209, getsockname 51 204, getpeername 52 205,
+fadvise64 221 223, shutdown 48 210, getsockopt 55 209, getsockname 51 204, getpeername 52 205,
 brk 12 214, mmap 9 222, munmap 11 215, mremap 25 216, mprotect 10 226, madvise 28 233, mincore 27 232, msync 26 227, membarrier 324 283,
 futex 202 98, set_robust_list 273 99, get_robust_list 274 100, rseq 334 293, set_tid_address 218 96, sched_yield 24 124, getcpu 309 168,
 sched_getaffinity 204 123, sched_getparam 143 121, sched_getscheduler 145 120, sched_get_priority_max 146 125, sched_get_priority_min 147 126, getpriority 140 141,
@@ -125,7 +125,7 @@ CONDITIONS = (                                         # call: number on x86_64 
     ('socketpair', 53, 199, [(0, 0, 'is', 1)]),        # AF_UNIX
     ('sendto', 44, 206, [(4, 0, 'is', 0), (4, 1, 'is', 0)]),
     ('recvfrom', 45, 207, [(4, 0, 'is', 0), (4, 1, 'is', 0)]),
-    ('fcntl', 72, 25, [(1, 0, 'is not', 8), (1, 0, 'is not', 10), (1, 0, 'is not', 15)]),      # F_SETOWN, F_SETSIG, F_SETOWN_EX
+    ('fcntl', 72, 25, [(1, 0, 'is one of', (0, 1, 2, 3, 4, 5, 1030, 1032))]),      # F_DUPFD F_GETFD F_SETFD F_GETFL F_SETFL F_GETLK F_DUPFD_CLOEXEC F_GETPIPE_SZ
     ('ioctl', 16, 29, [(1, 0, 'is one of', (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451))]),  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
     ('prctl', 157, 167, [(0, 0, 'is one of', (15, 16))]))                                      # PR_SET_NAME PR_GET_NAME
 
@@ -138,7 +138,7 @@ def _tested(argument: int, upper: int, test: str, constant) -> bytes:
     if test == 'is one of':
         for n, value in enumerate(constant): code += pack('HBBI', equal, len(constant) - n, 0, value)
         return code + pack('HBBI', 0x06, 0, 0, 0x50001)
-    operation, good = {'is': (equal, True), 'is not': (equal, False), 'with': (any_bit, True), 'without': (any_bit, False)}[test]
+    operation, good = {'is': (equal, True), 'with': (any_bit, True), 'without': (any_bit, False)}[test]
     return code + pack('HBBI', operation, *((1, 0) if good else (0, 1)), constant) + pack('HBBI', 0x06, 0, 0, 0x50001)
 
 def _search(cases: list) -> bytes:

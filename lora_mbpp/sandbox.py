@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['VERDICTS', 'ASKING', 'BUILTINS', 'FINAL', 'DOORS', 'SandboxError', 'Verdict', 'Question', 'split_assert',
            'split_check', 'questions_of', 'Step', 'steps_of', 'Raised', 'understand', 'mismatch', 'blame', 'interview',
-           'relay', 'names_used', 'final_verdict', 'examine', 'post_mortem', 'tidy', 'tester_post_mortem', 'conclude',
-           'judge_with', 'judge', 'judge_many', 'sandbox_layers', 'require_layers']
+           'relay', 'names_used', 'final_verdict', 'imports_of', 'prepare', 'examine', 'post_mortem', 'tidy',
+           'tester_post_mortem', 'conclude', 'judge_with', 'judge', 'judge_many', 'sandbox_layers', 'require_layers']
 
 # %% ../nbs/13_sandbox.ipynb #13-5f37ae69
 import ast, builtins, os, re, threading
@@ -60,12 +60,17 @@ def _only_asks(node: ast.expr) -> bool:
 ASKING = (ast.Call, ast.keyword, ast.Starred, ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict,
           ast.UnaryOp, ast.unaryop, ast.expr_context)
 
+def _asks_one_thing(node: ast.expr) -> bool:
+    "One call, or calls around it that get nothing but its result, as in `sorted(f(2))`: other arguments could be what is expected, as in `isclose(f(2), 4)`"
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1 and not node.keywords and isinstance(node.args[0], ast.Call): node = node.args[0]
+    return sum(isinstance(part, ast.Call) for part in ast.walk(node)) <= 1
+
 def _split_comparison(test: str, node: ast.Compare) -> Question | None:
     "`<expression> == <literal>`, either way round, and `is` with None, True or False"
     if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.Eq, ast.Is)): return None
     operator = '==' if isinstance(node.ops[0], ast.Eq) else 'is'
     for asked, known in ((node.left, node.comparators[0]), (node.comparators[0], node.left)):
-        if (expected := _literal(known)) and not _literal(asked) and _only_asks(asked):
+        if (expected := _literal(known)) and not _literal(asked) and _only_asks(asked) and _asks_one_thing(asked):
             if operator == 'is' and not (expected[0] is None or isinstance(expected[0], bool)): return None
             return Question('value', f'({ast.get_source_segment(test, asked)})', expected[0], operator)
 
@@ -91,12 +96,17 @@ class _Renamed(ast.NodeTransformer):
     def __init__(self, old: str, new: str): self.old, self.new = old, new
     def visit_Name(self, node): return ast.Name(self.new, node.ctx) if node.id == self.old else node
 
+def _does_nothing(node: ast.stmt) -> bool:
+    "A docstring, or HumanEval's `METADATA = {...}`"
+    if isinstance(node, ast.Assign): return [isinstance(t, ast.Name) and t.id == 'METADATA' for t in node.targets] == [True] and bool(_literal(node.value))
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
 def _check_of(body: list) -> tuple | None:
     "`(check function, name of what it is called with)` if the last line of a test is `check(name)`"
     if not body or not isinstance(body[-1], ast.Expr) or not isinstance(call := body[-1].value, ast.Call) or call.keywords or len(call.args) != 1: return None
     if not isinstance(call.func, ast.Name) or not isinstance(call.args[0], ast.Name): return None
     found = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == call.func.id]
-    plain = len(found) == 1 and len(found[0].args.args) == 1 and len(ast.dump(found[0].args).split('arg(')) == 2 and not found[0].decorator_list
+    plain = len(found) == 1 and all(node in found or _does_nothing(node) for node in body[:-1]) and call.args[0].id != 'METADATA' and len(found[0].args.args) == 1 and len(ast.dump(found[0].args).split('arg(')) == 2 and not found[0].decorator_list
     return (found[0], call.args[0].id) if plain else None
 
 BUILTINS = frozenset(dir(builtins))
@@ -154,9 +164,9 @@ def understand(reply: str) -> object:
 
 # %% ../nbs/13_sandbox.ipynb #13-40b55c74
 def _shown(value: object) -> str:
-    "A short `repr`; Python refuses that of an integer beyond 4300 digits"
+    "A short `repr`; Python refuses that of an integer beyond 4300 digits, and of what is nested too deeply"
     try: text = repr(value)
-    except ValueError: text = 'a number of thousands of digits'
+    except (ValueError, RecursionError, MemoryError): text = 'something that cannot be shown'
     return text if len(text) <= 120 else text[:117] + '...'
 
 def mismatch(question: Question, value: object) -> str | None:
@@ -171,13 +181,17 @@ def blame(stage: str, error: Raised) -> str:
 
 # %% ../nbs/13_sandbox.ipynb #13-31c9a371
 def interview(child, steps: list[Step]) -> Verdict:
-    "Read the replies to all steps, in order. Raises Gone when the child is gone, ValueError for nonsense"
+    "Read the replies to all steps, in order; the child gets a question when the answer before was right. Raises Gone when the child is gone, ValueError for nonsense"
     for step in steps:
-        try: value = understand(child.receive())
+        try:
+            reply = child.receive()
+            child.settle()
+            value = understand(reply)
         except (Gone, ValueError) as error: error.index = step.index; raise
         except Raised as error: return Verdict(blame(step.stage, error), step.index, error.type_name[:100], error.message)
         if step.stage == 'name' and value is not True: return Verdict('no_entry_point', message=f'the program does not define {step.message.split(chr(39))[1]}')
         if step.question and (sentence := mismatch(step.question, value)): return Verdict('wrong_answer', step.index, message=sentence)
+        child.proceed()
     return Verdict('passed')
 
 # %% ../nbs/13_sandbox.ipynb #13-47562093
@@ -187,7 +201,9 @@ def relay(tester, candidate) -> str:
     "Carry messages between test code and candidate until the test code has come to its end; returns its last word"
     while (message := tester.receive()).partition(' ')[0] not in FINAL:
         candidate.send(message)
-        tester.send(candidate.receive())
+        reply = candidate.receive()
+        candidate.settle()
+        tester.send(reply)
     return message
 
 def names_used(sources: list[str]) -> dict[str, bool]:
@@ -201,19 +217,28 @@ def final_verdict(message: str, count: int) -> Verdict:
     "The verdict in a tester's last word. Raises DecodeError when it has another form"
     word, _, text = message.partition(' ')
     value = decode(text)
-    if word == 'passed': return Verdict('passed') if value == count else Verdict('harness_error', message='the test code stopped early')
+    if word == 'passed': return Verdict('passed') if value == count else Verdict('killed', message='the test code was stopped early')
     index, type_name, sentence, line = value
     if word == 'failed': return Verdict('wrong_answer', index, None, f'{line}: {sentence}' if sentence and sentence not in line else line)
     return Verdict('memory' if type_name == 'MemoryError' else 'runtime_error', index, type_name[:100], sentence if word == 'threw' else f'{sentence} (in the test: {line})')
 
-def examine(candidate, new_tester: Callable, steps: list[Step], setup: str, tests: list[str], entry_point: str | None) -> Verdict:
+def imports_of(tests: list[str]) -> str:
+    "The import statements at the top level of test code"
+    return '\n'.join(ast.unparse(node) for test in tests for node in ast.parse(test).body if isinstance(node, (ast.Import, ast.ImportFrom)))
+
+def prepare(candidate, texts: list[str]):
+    "Run texts in the candidate's space, as they would have run there without a second process; whether they work is the tests' business"
+    for text in filter(None, texts):
+        candidate.send(f'setup {text}')
+        with suppress(Raised): understand(candidate.receive())
+
+def examine(candidate, tester, steps: list[Step], setup: str, tests: list[str], entry_point: str | None) -> Verdict:
     "Have test code examine the candidate, which has been sent nothing yet. Raises Gone when either is gone"
     opening = [step for step in steps if step.stage in ('candidate', 'name')]
     for step in opening: candidate.send(step.message)
     first = interview(candidate, opening)
     if first.verdict != 'passed': return first
-    tester = new_tester()
-    understand(tester.receive())
+    prepare(candidate, [setup, imports_of(tests)])
     names = names_used([setup, *tests]) | ({entry_point: True} if entry_point else {})
     tester.send('tests ' + encode((setup, tests, names, entry_point), 64_000_000))
     return final_verdict(relay(tester, candidate), len(tests))
@@ -233,7 +258,7 @@ def post_mortem(ending: Ending, limits: Limits) -> Verdict:
 # %% ../nbs/13_sandbox.ipynb #13-65c3c6a1
 def tidy(text: str) -> str:
     "A text without addresses of objects"
-    return re.sub(r'\b0x[0-9a-f]{6,}', '0x...', text)
+    return re.sub(r'\b0x[0-9a-fA-F]{6,}', '0x...', text)
 
 def tester_post_mortem(ending: Ending, limits: Limits) -> Verdict:
     "The verdict when the test code's process went"
@@ -243,7 +268,7 @@ def tester_post_mortem(ending: Ending, limits: Limits) -> Verdict:
 
 def conclude(found: Verdict | None, index: int | None, ending: Ending, printed: bytes, limits: Limits) -> Verdict:
     "The final verdict, from the conversation (None when it broke off, at test `index`) and from how the child ended"
-    if ending.cause in ('output', 'no start') or found is None: found = replace(post_mortem(ending, limits), failing_test=index)
+    if ending.cause == 'no start' or found is None: found = replace(post_mortem(ending, limits), failing_test=index)
     return replace(found, cpu_seconds=ending.cpu_seconds, message=found.message and tidy(found.message)[:300],
                    stdout=tidy(printed[:limits.output_bytes].decode('utf-8', 'replace')))
 
@@ -263,19 +288,18 @@ def judge_with(engine: Engine, code: str, tests: list[str], setup: str = '', ent
     if isinstance(questions, Verdict): return questions
     steps, whole = steps_of(code, questions, setup, entry_point), any(question.kind == 'statement' for _, question in questions)
     children, found, index, ready = [engine.start(limits, None if whole else [step.message for step in steps])], None, None, False
-    def new_tester():
-        children.append(engine.start(replace(limits, output_bytes=1 << 24), None))
-        children[1].cap = 64_000_000
-        return children[1]
     try:
-        ready = understand(children[0].receive()) or True
-        found = examine(children[0], new_tester, steps, setup, tests, entry_point) if whole else interview(children[0], steps)
+        if whole: children.append(engine.start(replace(limits, output_bytes=1 << 24), None))     # now: later the candidate may have used up what a start needs
+        for child in children if whole else (): child.cap = 64_000_000
+        ready = bool([understand(child.receive()) for child in children])
+        found = examine(*children, steps, setup, tests, entry_point) if whole else interview(children[0], steps)
     except Gone as gone: index = getattr(gone, 'index', None)
-    except ValueError as error: found = Verdict('runtime_error', getattr(error, 'index', None), 'ForgedReply', str(error))
+    except (ValueError, RecursionError, MemoryError) as error: found = Verdict('runtime_error', getattr(error, 'index', None), 'ForgedReply', str(error))
     finally: endings = [child.finish() for child in children]
     if not ready: endings[0] = replace(endings[0], cause='no start', detail=f'{endings[0].cause} {endings[0].detail}')
     if found is None and len(endings) == 2 and endings[0].cause == 'closed': found = tester_post_mortem(endings[1], limits)
-    return conclude(found, index, endings[0], children[0].printed, limits)
+    printed = children[0].printed if found is None else children[0].printed[:children[0].settled]
+    return conclude(found, index, endings[0], printed, limits)
 
 # %% ../nbs/13_sandbox.ipynb #13-b3ffe6b6
 def judge(

@@ -934,6 +934,34 @@ def add(a, b):
 }
 
 # What must not run without a sandbox: it changes or ends things outside its own scratch folder, or eats the machine.
+ANSWER = "import os\ndef say(text):\n  b = text.encode()\n  os.write(3, b'%08x' % len(b) + b)\n"     # on the fork engine descriptor 3 is the line
+
+HOSTILE |= {   # answers made to keep the judge busy, or to break it
+    'answer nested 900 deep': (ANSWER + 'def add(a, b): say("done " + \'["frozenset",\' * 900 + "null" + "]" * 900)' + PLEDGE.replace('def add', 'def unused'), FAILS),
+    'answer of colliding numbers': (ANSWER + 'def add(a, b): say(\'done ["set",\' + ",".join(\'["int","%s"]\' % hex(n * (2**61 - 1)) for n in range(1, 57000)) + "]")', FAILS),
+    'answer of half colliding numbers': (ANSWER + 'def add(a, b): say(\'done ["set",\' + ",".join(\'["int","%s"]\' % hex(n * (2**61 - 1) if n < 50000 else n) for n in range(1, 101000)) + "]")', FAILS),
+    'answer with a fraction to reduce': (ANSWER + 'import random\ndef add(a, b): say(\'done ["Fraction","\' + f"{random.getrandbits(900000):x} {random.getrandbits(900000):x}" + \'"]\')', FAILS),
+    'leaves with questions unsent': ('import os\ndef add(a, b): os._exit(0)', ERROR),
+    'lease on a library file': (attempt('import colorsys, fcntl, os\nf = os.open(colorsys.__file__, 0)\nif fcntl.fcntl(f, 1024, 1) == 0: print("HARM")'), WRONG),
+    'lock on a library file': (attempt('import colorsys, fcntl\nf = open(colorsys.__file__)\nfcntl.flock(f, fcntl.LOCK_EX)\nprint("HARM")'), WRONG),
+}
+
+HOSTILE_TESTED |= {   # found by a reviewer: what the candidate says of itself
+    'poses as eval': ('class P:\n  __module__ = "builtins"; __name__ = "eval"\n  def __call__(s, *a): pass\ndef encode(s): return "type(\'Y\', (), {\'__eq__\': lambda s, o: True})()"\ndecode = P()',
+                      ['def check(candidate):\n    for text in ("ab", "cd"):\n        assert candidate(encode(text)) == text\ncheck(decode)'], FAILS),
+    'poses as mock.ANY': ('class P:\n  __module__ = "unittest.mock"; __name__ = "ANY"\n  def __call__(s): pass\nRESULT = P()', ['assert RESULT == 5 + 0'], FAILS),
+    'poses as the module mock': ('import unittest.mock as RESULT', ['assert RESULT.ANY is not None and RESULT == 5 + 0'], FAILS),
+    'poses as a private function': ('class P:\n  __module__ = "operator"; __name__ = "is_not"\n  def __call__(s, *a): return 7\nadd = P()', ['assert abs(add(20, 3) - 23) < 0.5'], FAILS),
+    'gives names nobody asked for': ('import sys\nguest = next((m for m in list(sys.modules.values()) if hasattr(m, "OPERATIONS") and hasattr(m, "look_up")), None)\n'
+                                     'def more(names): return {**guest.look_up(globals(), names), "abs": ("value", None, lambda x: 0), "__builtins__": ("value", None, {})}\n'
+                                     'if guest: guest.OPERATIONS["names"] = more' + PLEDGE, ['assert abs(add(20, 3) - 23) < 0.5'], FAILS),
+    'names of nonsense': ('import sys\nguest = next((m for m in list(sys.modules.values()) if hasattr(m, "OPERATIONS")), None)\nif guest: guest.OPERATIONS["names"] = lambda names: {n: 5 for n in names}' + PLEDGE, NEAR, FAILS),
+    'own isclose in math, compared with True': ('import math\nmath.isclose = lambda *a, **k: True' + PLEDGE, ['import math', 'assert math.isclose(add(20, 3), 23, rel_tol=0.01) == True'], FAILS),
+    'asserts beside the check': (PLEDGE, ['assert add(20, 3) == 23\ndef check(candidate):\n    assert candidate(1, 2) == 7\ncheck(add)'], WRONG),
+    'builds classes with a type it was given': ('def add(make): return make("Y", (), {"__eq__": lambda s, o: True})', ['assert add(type) == 5 + 0'], FAILS),
+    'message that cannot be read': ('class C:\n  def __str__(s): raise SystemExit\n  __repr__ = __str__\ndef add(a, b): return C()', ['x = 1\nassert add(20, 3) is None, add(20, 3)'], FAILS),
+}
+
 DANGEROUS = {name for name in {**HOSTILE, **HOSTILE_TESTED} if name.startswith(('kills', 'stops and wakes its judge', 'memory', 'writes: mount', 'reads devices'))} | {
     'fork bomb', 'writes: descriptor opened again', 'great many handles', 'thread bomb', 'hundred threads', 'slow memory bomb', 'zip bomb', 'big result', 'wide result',
     'many references to one list', 'raises its own memory limit', 'writes the memory of its parent', 'ptrace of its parent',
@@ -1066,6 +1094,19 @@ GOOD_TESTED = {
     'text of an instance': ('class P:\n  def __init__(s, x): s.x = x\n  def __repr__(s): return f"P({s.x})"\n  def __str__(s): return f"<{s.x}>"', ['assert repr(P(1)) == "P(1)" + "" and str(P(2)) == "<2>" and f"{P(3)}" == "<3>"'], ''),
     'fraction as text': ('from fractions import Fraction\ndef half(n): return Fraction(n, 2)', ['h = half(3)\nassert str(h) == "3/2" and h.numerator == 3 and h.denominator == 2 and float(h) == 1.5'], ''),
     'decimal as text': ('from decimal import Decimal\ndef price(s): return Decimal(s) * 2', ['assert str(price("1.10")) == "2.20" and float(price("1.10")) == 2.2'], ''),
+    'check after a change of name': ('def f(n): return -n', ['f = abs\ndef check(candidate):\n    assert candidate(-1) == 1\ncheck(f)'], ''),
+    'module that only the setup imports': ('def area(r): return math.pi * r', ['import math\nassert math.isclose(area(1), 3.14159, rel_tol=0.001)'], 'import math'),
+    'module that only a test imports': ('def low(x): return math.floor(x)', ['import math', 'assert low(1.5) == 1'], ''),
+    'helper that only the setup defines': ('def f(n): return twice(n) + 1', ['x = 1\nassert f(2) == 5'], 'def twice(n): return 2 * n'),
+    'long answer': ('def f(n): return [0] * n', ['n = 300_000\nassert f(n) == [0] * n'], ''),
+    'named argument changed in place': ('def f(l=None): l.append(1)', ['l = []\nf(l=l)\nassert l == [1]'], ''),
+    'date given': ('def f(d): return d.year', ['import datetime\nassert f(datetime.date(2020, 1, 1)) == 2020 + 0'], ''),
+    'deque given': ('def f(d): d.append(3); return d.popleft()', ['from collections import deque\nassert f(deque([1, 2])) == 1 + 0'], ''),
+    'parent of an own exception': ('class A(Exception): pass\nclass B(A): pass\ndef f(): raise B("x")', ['try: f()\nexcept A as error: assert str(error) == "x"\nelse: assert False'], ''),
+    'method of a library class': ('from collections import Counter\nmost = Counter.most_common\ndef f(l): return Counter(l)', ['assert most(f([1, 1, 2]))[0] == (1, 2)'], ''),
+    'global of both': ('count = 1\ndef f(): return 5', ['def g():\n    global count\n    count = f()\ng()\nassert count == 5 + 0'], ''),
+    'library function under its own name': ('from math import isclose\ndef f(): return 3.0', ['assert isclose(f(), 3)'], ''),
+    'call around a call': ('class Pair:\n  def __init__(s, a, b): s.a, s.b = a, b\ndef widest(pairs, n): return max(p.b - p.a for p in pairs[:n])', ['assert widest([Pair(1, 4), Pair(2, 9)], 2) == 7'], ''),
     'sys.maxsize and friends': ('def largest(): import sys; return sys.maxsize', ['import sys\nassert largest() == sys.maxsize'], ''),
 }
 

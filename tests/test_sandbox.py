@@ -21,7 +21,7 @@ ENGINES = ('fork', 'wasm', 'process')
 # "fork" and "process" give the verdicts of the table. These are WebAssembly's own: no signals, no threads, 32 bits, and a host that recursion in C kills.
 OTHERWISE = {'wasm': {'ignores every signal': 'runtime_error', 'waits for a lock': 'killed', 'recursion of __getattr__': 'killed', 'deep nest': 'killed',
                       'too many brackets': 'killed', 'memory bomb': 'runtime_error', 'output in one piece': 'killed', 'pickle given to the test': 'killed',
-                      'threads': 'runtime_error'}}
+                      'threads': 'runtime_error', 'patched import path': 'killed'}}
 # What only looks like a broken promise there: variables of the guest's own, a resolver that returns the name, a Popen that cannot be used.
 HARMLESS = {'wasm': {'environment', 'name service', 'climbs the classes of what it was given'}}
 PROMISES = {engine: {'writes', 'network', 'reads', 'powers'} for engine in ENGINES}
@@ -345,6 +345,29 @@ if pytest:
         monkeypatch.setattr('lora_mbpp.sandbox.sandbox_layers', lambda limits=None, engine='auto': {'engine': 'process', **doors, 'file reads': 'open', 'environment': 'clean'})
         with pytest.raises(SandboxError, match='leaves open: file reads .open.'): require_layers('required')
         assert require_layers('auto')['file reads'] == 'open'
+
+    @pytest.mark.parametrize('engine', ENGINES)
+    @pytest.mark.parametrize('program, verdict', [
+        ('def add(a, b): print("debug", a, b); return a - b', ('wrong_answer', 0, 11)),
+        ('def add(a, b): print("x" * 70_000); return 7', ('output_limit', 0, 65536)),
+        ('def add(a, b): print("x" * 40_000); return a + b', ('output_limit', 1, 65536)),
+        ('import os\ndef add(a, b): os.write(1, b"y" * 9); return 23', ('wrong_answer', 1, 18))], ids=['prints', 'floods', 'floods later', 'writes'])
+    def test_what_is_kept_of_the_output_does_not_depend_on_luck(engine, program, verdict):
+        """The program is judged while it prints on: the record may hold only what came before the verdict."""
+        if reason := unavailable(engine): pytest.skip(reason)
+        jobs = [dict(code=program, tests=[*TESTS, *TESTS[:1]*3])] * (25 if engine == 'fork' else 5)
+        assert {(v.verdict, v.failing_test, len(v.stdout)) for _, v in judge_many(jobs, engine=engine)} == {verdict}
+
+    def test_replies_that_arrived_count_although_questions_could_not_be_sent():
+        tests = ['assert add(1, 2) == 3', 'assert bye(1) == 3', f'assert bye({list(range(60_000))}) == 4']
+        jobs = [dict(code='import os\ndef add(a, b): return 3\ndef bye(l): os._exit(0)', tests=tests)] * 20
+        assert {(v.verdict, v.failing_test) for _, v in judge_many(jobs)} == {('runtime_error', 1)}
+
+    def test_a_forged_answer_stops_nobody_else():
+        """A reply that Python cannot print, among honest programs."""
+        forger = ('import os\ndef add(a, b):\n  t = b"done " + b\'["frozenset",\' * 900 + b"null" + b"]" * 900\n  os.write(3, b"%08x" % len(t) + t)\n  return 7')
+        found = dict(judge_many([dict(code=code, tests=TESTS) for code in (RIGHT, forger, RIGHT, RIGHT)]))
+        assert [found[n].verdict for n in (0, 2, 3)] == ['passed'] * 3 and found[1].verdict == 'runtime_error'
 
     def test_missing_engine_is_said():
         with pytest.raises(SandboxError, match="there is no engine 'cloud'"): judge(RIGHT, TESTS, engine='cloud')
