@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ALL_STAGES', 'EPILOG', 'option_help', 'add_options', 'read_config', 'given_values', 'files_named', 'config_of',
            'cmd_data', 'summary', 'cmd_baseline', 'cmd_train', 'cmd_self_check', 'cmd_samples', 'cmd_eval',
-           'whole_numbers', 'cmd_sweep', 'cmd_report', 'build_parser', 'main']
+           'whole_numbers', 'decimals', 'cmd_sweep', 'cmd_ladder', 'cmd_curve', 'scored', 'cmd_report', 'build_parser',
+           'main']
 
 # %% ../nbs/15_cli.ipynb #15-086c5b4a
 import argparse
@@ -136,16 +137,38 @@ def whole_numbers(text: str, name: str) -> list[int]:
     try: return [int(part) for part in str(text).split(',') if part.strip()]
     except ValueError: raise UserError(f"--{name} '{text}' should be whole numbers with commas, such as 8,32") from None
 
+def decimals(text: str | None, name: str) -> list[float] | None:
+    "`'3e-4,1e-3'` as numbers, None for none; `UserError` otherwise."
+    try: return [float(part) for part in text.split(',') if part.strip()] if text else None
+    except ValueError: raise UserError(f"--{name} '{text}' should be numbers with commas, such as 3e-4,1e-3") from None
+
 ALL_STAGES = ('data', 'baseline', 'train', 'eval', 'analysis')
 
 def cmd_sweep(args) -> int:
     "All reports for all ranks and seeds."
-    ranks, seeds = whole_numbers(args.ranks, 'ranks'), whole_numbers(args.seeds, 'seeds')
+    ranks, seeds, lrs = whole_numbers(args.ranks, 'ranks'), whole_numbers(args.seeds, 'seeds'), decimals(args.lrs, 'lrs')
     given = given_values(args, *ALL_STAGES)
     files_named(given)
+    if lrs and 'lr' in given: raise UserError('--lr is one learning rate, --lrs a search: give one of them')
     cfg = resolve(given.pop('preset', 'starter'), **given)
     from lora_mbpp.sweep import sweep
-    return 1 if sweep(cfg, ranks, seeds, args.reports_dir, {k: getattr(cfg, k) for k in given}) else 0
+    return 1 if sweep(cfg, ranks, seeds, args.reports_dir, {k: getattr(cfg, k) for k in given}, lrs) else 0
+
+def cmd_ladder(args) -> int:
+    "Cut a trained adapter to every smaller rank by its singular values, and score each rung."
+    from lora_mbpp.probes import run_ladder
+    for record in run_ladder(config_of(args, 'eval'), passes=args.passes): print(scored(record, f"rank {record['rank']} of {record['of']}"))
+    return 0
+
+def cmd_curve(args) -> int:
+    "Score the snapshots that a run kept on its way."
+    from lora_mbpp.probes import run_curve
+    for record in run_curve(config_of(args, 'eval'), passes=args.passes): print(scored(record, f"step {record['step']}, {record['target_tokens']:,} target tokens"))
+    return 0
+
+def scored(record: dict, name: str) -> str:
+    "One line on a rung or snapshot."
+    return f"{name}: NLL {record['nll']:.4f} nats a token" + (f", pass@1 {record['pass_at_1']:.1%}" if record.get('pass_at_1') is not None else '')
 
 def cmd_report(args) -> int:
     "HTML pages and index page anew, from the reports that are there."
@@ -169,9 +192,11 @@ def build_parser() -> argparse.ArgumentParser:
     evaluation = command('eval', cmd_eval, 'eval')
     evaluation.add_argument('--samples', metavar='FILE', help='score these programs instead of a model: JSON lines {"task_id": 11, "solution": "..."}, for HumanEval also "completion"')
     evaluation.add_argument('--self-check', action='store_true', help='judge the reference solutions of all tasks instead of a model: all should pass')
-    sweep = command('sweep', cmd_sweep, *ALL_STAGES, without=('rank', 'seed', 'run', 'output_dir', 'lora_dir', 'out_file', 'merge', 'train_file', 'val_file', 'benchmark'))
+    sweep = command('sweep', cmd_sweep, *ALL_STAGES, without=('rank', 'seed', 'run', 'output_dir', 'lora_dir', 'out_file', 'merge', 'train_file', 'val_file', 'benchmark', 'tag'))
     sweep.add_argument('--ranks', default='8,32', help='LoRA ranks, with commas (default: 8,32)')
     sweep.add_argument('--seeds', default='0', help='seeds, with commas (default: 0)')
+    sweep.add_argument('--lrs', help='search over learning rates on validation NLL, with commas, such as 3e-4,1e-3; each rank then runs at its best')
+    for name, function in (('ladder', cmd_ladder), ('curve', cmd_curve)): command(name, function, 'eval').add_argument('--passes', action='store_true', help='also answer the tasks and run the programs (default: NLL only)')
     for made in (sweep, command('report', cmd_report, 'analysis')): made.add_argument('--reports-dir', metavar='DIR', help='where the reports are (default: reports)')
     return parser
 

@@ -125,7 +125,7 @@ class Config:
     n_tasks: int | None = param(None, 'evaluate the first n test tasks (default: all)', 'baseline eval')
     max_new_tokens: int = param(128, 'longest answer in tokens; longer ones are cut and counted', 'baseline eval')
     batch_size: int = param(30, 'prompts a generation batch; keep it across ranks', 'baseline eval')
-    samples: int = param(1, 'answers a task: 1 is greedy, more are sampled, for pass@k', 'baseline eval')
+    n_samples: int = param(1, 'answers a task: 1 is greedy, more are sampled, for pass@k', 'baseline eval')
     temperature: float = param(0.2, 'of sampled answers', 'baseline eval')
     forgetting: bool = param(False, 'also score prose and HumanEval\'s reference code, to see what training unlearned', 'baseline eval')
     again: bool = param(False, 'measure the untouched model twice, the second time in batches of half the size: the noise floor', 'baseline')
@@ -189,7 +189,7 @@ def checked(parameter, value):
 
 # %% ../nbs/10_config.ipynb #10-0ca78615
 POSITIVE = ('rank', 'micro_batch', 'accumulation', 'max_length', 'max_new_tokens', 'batch_size', 'checkpoint_every', 'cpu_s', 'lr',
-            'alpha', 'epochs', 'samples', 'temperature', 'snapshots', 'n_tasks', 'max_steps', 'train_limit', 'val_limit')
+            'alpha', 'epochs', 'n_samples', 'temperature', 'snapshots', 'n_tasks', 'max_steps', 'train_limit', 'val_limit')
 
 def check_ranges(cfg: Config) -> None:
     "Raise `UserError` for numbers no run can use."

@@ -10,7 +10,7 @@ __all__ = ['ALONE', 'FUEL_PER_SECOND', 'GUEST_LINES', 'WASM_PRELOAD', 'WORKER', 
 
 # %% ../nbs/19_engines.ipynb #19-6266be7a
 from collections import deque
-import importlib.util, inspect, marshal, math, os, queue, select, signal, socket, subprocess, sys, tempfile, threading, time
+import importlib.util, inspect, marshal, math, os, queue, select, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -113,6 +113,7 @@ def interpreter(executable: str, flags: str, text: str, folder: str, keep: tuple
     script = Path(folder)/'guest.pyc'
     if not script.exists(): script.write_bytes(compiled(text))
     kept = {name: os.environ[name] for name in (*keep, *['SystemRoot'] * (os.name == 'nt')) if name in os.environ}
+    if keep: kept.update(dict.fromkeys(('TMPDIR', 'TEMP', 'TMP'), room))       # what a host unpacks goes with its room
     return subprocess.Popen([executable, *flags.split(), '-s', '-B', '-X', 'utf8', str(script)], cwd=room, env={'PYTHONHASHSEED': '0', 'PATH': os.defpath, **kept},
                             start_new_session=True, creationflags=winjob.CREATION_FLAGS if os.name == 'nt' else 0, **streams)
 
@@ -580,7 +581,8 @@ class Worker:
     "A process that hosts WebAssembly guests, one after the other"
     def __init__(self, folder: str):
         text = program(f'{WORKER}\ntry: work({str(snapshot())!r})\nexcept EOFError: pass', guest)
-        self.process = interpreter(sys.executable, '', text, folder, keep=('TEMP', 'TMP', 'TMPDIR', 'LD_LIBRARY_PATH'),
+        self.folder = tempfile.mkdtemp(dir=folder)
+        self.process = interpreter(sys.executable, '', text, self.folder, keep=('LD_LIBRARY_PATH', 'PATHEXT'),
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.channel, self.inbox, self.once = Channel(self.process.stdout, self.process.stdin), queue.SimpleQueue(), threading.Lock()
         self.thread = threading.Thread(target=self._read, daemon=True)
@@ -611,6 +613,7 @@ class Worker:
             with self.process.stderr: self.said = self.process.stderr.read().decode('utf-8', 'replace')[-300:]
             for stream in (self.process.stdin, self.process.stdout):
                 with suppress(OSError): stream.close()
+            shutil.rmtree(self.folder, ignore_errors=True)      # with the 700 files of a standard library that it unpacked
 
 # %% ../nbs/19_engines.ipynb #19-8b5af0af
 class WasmEngine(Engine):

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['NOT_IDENTITY', 'lora_scale', 'lora_config', 'training_rows', 'usable_optimizer', 'optimizer_steps',
-           'trainer_arguments', 'Watch', 'history', 'whole_checkpoint', 'identity', 'clear_run', 'check_identity',
-           'collate', 'CompletionTrainer', 'make_trainer', 'fit', 'save_adapter', 'train_facts', 'read_rows', 'train',
-           'train_adapter', 'merge_adapter']
+           'trainer_arguments', 'keep_snapshot', 'count_targets', 'Watch', 'history', 'whole_checkpoint', 'identity',
+           'clear_run', 'check_identity', 'collate', 'CompletionTrainer', 'make_trainer', 'fit', 'save_adapter',
+           'train_facts', 'read_rows', 'train', 'train_adapter', 'merge_adapter']
 
 # %% ../nbs/02_train.ipynb #02-3dd95d78
 import shutil
 import time
+import zlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -72,24 +73,47 @@ def trainer_arguments(cfg: Config, runtime: Runtime, folder: Path, n_rows: int) 
         logging_steps=max(1, steps // 200), save_steps=cfg.checkpoint_every, save_total_limit=2, max_length=None, packing=False,
         dataset_kwargs={'skip_prepare_dataset': True}, report_to='none', disable_tqdm=True, dataloader_pin_memory=runtime.device == 'cuda')
 
+# %% ../nbs/02_train.ipynb #02-snapshots
+def keep_snapshot(model: PeftModel, folder: Path, state) -> Path:
+    "Write the adapter as it is now to `folder`/step-00012, whole or not at all, with its step; returns that folder."
+    target = folder/f'step-{state.global_step:05d}'
+    scratch = target.with_name(target.name + '.saving')
+    shutil.rmtree(scratch, ignore_errors=True)
+    model.save_pretrained(str(scratch))
+    known = [e['val_nll'] for e in state.log_history if e.get('step') == state.global_step and 'val_nll' in e]
+    write_json(scratch/'snapshot.json', {'step': state.global_step, 'of': state.max_steps, 'target_tokens': 0, 'validation_nll': known[-1] if known else None})
+    shutil.rmtree(target, ignore_errors=True)
+    scratch.rename(target)
+    return target
+
+def count_targets(folder: Path, target_tokens: int) -> None:
+    "Fill in `target_tokens` of all snapshots, in proportion to their steps: rows are shuffled, so that is what they saw on average."
+    for path in sorted((folder/'snapshots').glob('step-*/snapshot.json')):
+        snapshot = read_json(path)
+        write_json(path, {**snapshot, 'target_tokens': round(target_tokens * snapshot['step'] / snapshot['of'])})
+
 # %% ../nbs/02_train.ipynb #02-fa553501
 class Watch(TrainerCallback):
     "Progress bar, validation NLL (nats a token) into the trainer's history, and the time spent so far."
-    def __init__(self, tok, validation: list[tuple[str, str]]):
-        self.tok, self.validation, self.bar = tok, validation, None
+    def __init__(self, tok, validation: list[tuple[str, str]], snapshots: Path | None = None, how_many: int = 0):
+        self.tok, self.validation, self.bar, self.seen = tok, validation, None, []
+        self.snapshots, self.how_many = snapshots, how_many     # folder for the adapters kept on the way, and their number
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         earlier = [entry['elapsed'] for entry in state.log_history if 'elapsed' in entry]
         self.started = time.perf_counter() - (earlier[-1] if earlier else 0)
         pieces = 1 if state.max_steps < 16 else 2 if state.max_steps < 100 else 8
         self.marks = {max(1, round(state.max_steps * i / pieces)) for i in range(1, pieces + 1)}
+        self.keep_at = {max(1, round(state.max_steps * i / self.how_many)) for i in range(1, self.how_many + 1)}
         if state.global_step == 0: self.validate(state, model)
         self.bar = progress(state.max_steps, 'training', 'step', initial=state.global_step)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         self.bar.update()
         if state.global_step in self.marks: self.validate(state, model)
-        state.log_history.append({'step': state.global_step, 'elapsed': time.perf_counter() - self.started})
+        state.log_history.append({'step': state.global_step, 'elapsed': time.perf_counter() - self.started, 'batch': fingerprint([int(one) for one in self.seen])})
+        self.seen.clear()
+        if state.global_step in self.keep_at: keep_snapshot(model, self.snapshots, state)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and 'loss' in logs and self.bar: self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
@@ -125,7 +149,7 @@ def whole_checkpoint(folder: Path) -> str | None:
 
 # %% ../nbs/02_train.ipynb #02-1a85ebee
 NOT_IDENTITY = {'overwrite', 'merge', 'run', 'checkpoint_every', 'artifacts_dir', 'data_dir', 'output_dir', 'train_file', 'val_file', 'mbpp_file',
-                'codealpaca_file', 'preset', 'source', 'python_only', 'near_duplicate'}
+                'codealpaca_file', 'preset', 'source', 'python_only', 'near_duplicate', 'snapshots', 'tag'}
 
 def identity(cfg: Config, rows: list[dict], validation: list[dict]) -> dict:
     "Parameters and data that make this run this run."
@@ -134,7 +158,7 @@ def identity(cfg: Config, rows: list[dict], validation: list[dict]) -> dict:
 
 def clear_run(folder: Path) -> None:
     "Remove a run's own files from `folder`, and nothing else that may lie there."
-    for name in ('checkpoints', 'saving'): shutil.rmtree(folder/name, ignore_errors=True)
+    for name in ('checkpoints', 'saving', 'snapshots'): shutil.rmtree(folder/name, ignore_errors=True)
     for name in ('run.json', 'adapter_config.json', 'adapter_model.safetensors'): (folder/name).unlink(missing_ok=True)
 
 def check_identity(folder: Path, wanted: dict, overwrite: bool) -> None:
@@ -150,15 +174,17 @@ def check_identity(folder: Path, wanted: dict, overwrite: bool) -> None:
 
 # %% ../nbs/02_train.ipynb #02-05c18dab
 def collate(rows: list[dict], pad: int) -> dict[str, torch.Tensor]:
-    "`input_ids`, `attention_mask`, `position_ids` and `labels` (batch x longest row), padded on the left: all answers end in the same column."
+    "`input_ids`, `attention_mask`, `position_ids` and `labels` (batch x longest row), padded on the left: all answers end in the same column. `batch_id` tells which rows these are."
     batch = pad_left([r['input_ids'] for r in rows], pad, 'cpu')
     width = batch['input_ids'].shape[1]
-    return {**batch, 'labels': torch.tensor([[-100] * (width - len(r['labels'])) + r['labels'] for r in rows])}
+    return {**batch, 'batch_id': torch.tensor(zlib.crc32(str([r['input_ids'] for r in rows]).encode())), 'labels': torch.tensor([[-100] * (width - len(r['labels'])) + r['labels'] for r in rows])}
 
 class CompletionTrainer(SFTTrainer):
     "SFTTrainer whose loss sends only the columns with answers through the vocabulary head; the loss itself is the same token mean."
+    seen = []     # ids of the batches since the last step; a run's own list is set by `make_trainer`
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        labels = inputs.pop('labels')
+        labels, batch_id = inputs.pop('labels'), inputs.pop('batch_id', None)
+        if model.training and batch_id is not None: self.seen.append(batch_id)
         keep = int((labels != -100).any(0).sum())   # left padding: the answers fill the last columns
         logits = model(**inputs, logits_to_keep=keep + 1, use_cache=False).logits[:, :-1].float()
         labels = labels[:, -keep:]
@@ -174,6 +200,7 @@ def make_trainer(cfg: Config, runtime: Runtime, model, tok, encoded: list[dict],
                                 processing_class=tok, peft_config=lora_config(cfg), callbacks=[watch],
                                 data_collator=partial(collate, pad=tok.pad_token_id))
     trainer.remove_callback(PrinterCallback)
+    trainer.seen = watch.seen
     for parameter in trainer.model.parameters():
         if parameter.requires_grad: parameter.data = parameter.data.float()
     return trainer
@@ -204,8 +231,9 @@ def train_facts(cfg: Config, trainer: SFTTrainer, encoded: list[dict], too_long:
     trainable, total = parameter_counts(trainer.model)
     alpha, scale = lora_scale(cfg)
     share = trainer.state.epoch or 0
+    order = fingerprint(list({e['step']: e['batch'] for e in trainer.state.log_history if 'batch' in e}.values()))
     tokens, targets = sum(len(r['input_ids']) for r in encoded), sum(sum(t != -100 for t in r['labels']) for r in encoded)
-    return {'losses': losses, 'val_nll': validation, 'steps': trainer.state.global_step, 'epochs': round(share, 3), 'rows': len(encoded), 'rows_too_long': too_long,
+    return {'losses': losses, 'val_nll': validation, 'steps': trainer.state.global_step, 'order': order, 'epochs': round(share, 3), 'rows': len(encoded), 'rows_too_long': too_long,
             'tokens': round(tokens * share), 'target_tokens': round(targets * share), 'seconds': round(seconds, 1), 'tokens_per_second': round(tokens * share / seconds, 1),
             'trainable_parameters': trainable, 'parameters': total - trainable, 'alpha': alpha, 'scale': scale, 'peak_memory_gb': round(peak_memory_gb(), 2)}
 
@@ -239,11 +267,13 @@ def train_adapter(cfg: Config, runtime: Runtime, rows: list[dict], validation: l
     encoded, too_long = training_rows(tok, rows, cfg.max_length)
     if too_long: print(f'{len(too_long)} of {len(rows)} rows are longer than {cfg.max_length} tokens and left out: {", ".join(map(str, too_long[:5]))} ...')
     if not encoded: raise UserError(f'no training row fits into {cfg.max_length} tokens; raise --max-length')
-    watch = Watch(tok, [(r['prompt'], r['completion']) for r in validation])
+    watch = Watch(tok, [(r['prompt'], r['completion']) for r in validation], folder/'snapshots', cfg.snapshots or 0)
     trainer = make_trainer(cfg, runtime, model, tok, encoded, watch, folder)
     fit(trainer, folder)
     save_adapter(trainer.model, folder)
-    return train_facts(cfg, trainer, encoded, too_long)
+    facts = train_facts(cfg, trainer, encoded, too_long)
+    count_targets(folder, facts['target_tokens'])
+    return facts
 
 # %% ../nbs/02_train.ipynb #02-dc4676a6
 def merge_adapter(cfg: Config, folder: Path, run: str) -> Path:

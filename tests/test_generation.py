@@ -59,6 +59,24 @@ def test_a_torn_file_continues_record_by_record(tmp_path):
         assert len(read_jsonl(path)) == len(tasks) and all(r['settings'] == fingerprint(settings) for r in read_jsonl(path))
 
 
+def test_samples_depend_on_task_and_index_alone(tmp_path):
+    """Any batch size and any order give the same drawn answers, and two samples of a task differ."""
+    model, tasks = eager_to_stop(1), literal_tasks()
+    def drawn(size, name, chosen): return {(r['task_id'], r['sample_idx']): r['text'] for r in generate(model, TOK, chosen, tmp_path/name, 'x', {'protocol': 'p', 'batch_size': size, 'max_new_tokens': 20}, 3, 1.0)}
+    one, many = drawn(1, 'a', tasks), drawn(7, 'b', tasks[::-1])
+    assert one == many and len(one) == 3 * len(tasks)
+    assert len({one[tasks[0]['task_id'], n] for n in range(3)}) == 3
+    assert drawn(5, 'c', tasks[2:4]).items() <= one.items()
+
+
+def test_samples_continue_after_a_kill(tmp_path):
+    model, tasks, path = eager_to_stop(1), literal_tasks(), tmp_path/'g.jsonl'
+    settings = {'protocol': 'p', 'batch_size': 4, 'max_new_tokens': 10}
+    whole = generate(model, TOK, tasks, path, 'x', settings, 2, 0.8)
+    path.write_text(path.read_text()[:700])
+    assert generate(model, TOK, tasks, path, 'x', settings, 2, 0.8) == whole
+
+
 def test_nll_does_not_depend_on_the_batch():
     model, items = tiny_model(), [(t['prompt'], 'x' * (5 + 9 * i)) for i, t in enumerate(literal_tasks())]
     singly, together = (completion_nll(model, TOK, items, size) for size in (1, 6))

@@ -60,6 +60,22 @@ def test_one_more_rank_pays_for_itself_alone_and_a_failure_stays_alone(place, ca
     assert 'test-r4-s0' in page and 'exists with other parameters' in page
 
 
+def test_a_search_over_learning_rates_keeps_its_winner(tmp_path, capsys, monkeypatch):
+    """Two rates are tried with the first seed; the better one's run is kept and evaluated, the base is measured twice."""
+    monkeypatch.delenv('IN_TEST', raising=False)
+    assert run(tmp_path, '--ranks', '2', '--lrs', '1e-3,1e-2', '--again', 'true') == 0
+    said = capsys.readouterr().out
+    assert 'searching learning rates: 1 ranks x 2' in said and 'at the end of the grid' in said
+    names = {p.stem for p in (tmp_path/'reports').glob('*.ipynb')}
+    trained, scored = ({n for n in names if n.startswith(stage)} for stage in ('02', '03'))
+    assert trained == {'02_train_r2_s0_lr0.001', '02_train_r2_s0_lr0.01'} and len(scored) == 1 and scored.pop().replace('03_eval', '02_train') in trained
+    metrics = {p.stem: read_json(p) for p in (tmp_path/'artifacts'/'metrics').glob('*.json')}
+    assert metrics['test-base-again']['run_info']['kind'] == 'again' and sum('eval_info' in m for m in metrics.values()) == 3
+    best = min((m['train_info']['val_nll'][-1]['nll'], name) for name, m in metrics.items() if 'train_info' in m)[1]
+    assert 'eval_info' in metrics[best] and metrics[best]['eval_info']['plan']
+    assert run(tmp_path, '--ranks', '2', '--lrs', '1e-3', '--again', 'true') == 2 and 'two or more' in capsys.readouterr().err
+
+
 def test_report_is_rebuilt(place, capsys):
     (place/'reports'/'index.html').unlink()
     assert main(['report', '--preset', 'test', '--artifacts-dir', str(place/'artifacts'), '--reports-dir', str(place/'reports')]) == 0
