@@ -152,7 +152,7 @@ def cmd_sweep(args) -> int:
     if lrs and 'lr' in given: raise UserError('--lr is one learning rate, --lrs a search: give one of them')
     cfg = resolve(given.pop('preset', 'starter'), **given)
     from lora_mbpp.sweep import sweep
-    return 1 if sweep(cfg, ranks, seeds, args.reports_dir, {k: getattr(cfg, k) for k in given}, lrs) else 0
+    return 1 if sweep(cfg, ranks, seeds, args.reports_dir, {k: getattr(cfg, k) for k in given}, lrs, args.jobs) else 0
 
 def cmd_ladder(args) -> int:
     "Cut a trained adapter to every smaller rank by its singular values, and score each rung."
@@ -196,6 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
     sweep.add_argument('--ranks', default='8,32', help='LoRA ranks, with commas (default: 8,32)')
     sweep.add_argument('--seeds', default='0', help='seeds, with commas (default: 0)')
     sweep.add_argument('--lrs', help='search over learning rates on validation NLL, with commas, such as 3e-4,1e-3; each rank then runs at its best')
+    sweep.add_argument('--jobs', type=int, default=1, metavar='N', help='reports to make at a time, for a card with room for several models, or several cards (default: 1)')
     for name, function in (('ladder', cmd_ladder), ('curve', cmd_curve)): command(name, function, 'eval').add_argument('--passes', action='store_true', help='also answer the tasks and run the programs (default: NLL only)')
     for made in (sweep, command('report', cmd_report, 'analysis')): made.add_argument('--reports-dir', metavar='DIR', help='where the reports are (default: reports)')
     return parser

@@ -38,7 +38,7 @@ class Limits:
 @dataclass(frozen=True)
 class Ending:
     "How a guest ended"
-    cause: str                          # 'closed' by us, 'exit', 'signal', 'cpu', 'wall', 'memory', 'output', or 'no start'
+    cause: str                          # 'closed' by us, 'exit', 'signal', 'cpu', 'wall', 'memory', 'output', 'crash' of its host, or 'no start'
     detail: str = ''
     cpu_seconds: float | None = None    # of the whole guest; None where nobody counts
 
@@ -524,14 +524,19 @@ def work(path):
 # %% ../nbs/19_engines.ipynb #19-8436eccf
 class WasmGuest(Guest):
     "This side of a guest in a WebAssembly worker"
-    def __init__(self, engine, worker, limits: Limits, messages: list | None):
+    def __init__(self, engine, worker, limits: Limits, messages: list | None, one_by_one: bool):
         super().__init__(limits)
         self.engine, self.worker, self.lines, self.ending = engine, worker, deque(), None
-        self.unread = b''
+        self.unread, self.mailed = b'', messages is None or one_by_one
         bounds = (int(limits.cpu_s * FUEL_PER_SECOND), limits.memory_mb * 2**20, int(1000 * limits.wall_seconds))
-        worker.send(encode((*bounds, messages or [], messages is None), 64_000_000))
+        worker.send(encode((*bounds, [] if self.mailed else messages, self.mailed), 64_000_000))
+        if self.mailed and messages: self.begin(messages)
 
     def send(self, message: str): self.worker.send(message)
+
+    def proceed(self):
+        "Send the next message; `finish` tells the guest to leave"
+        if self.coming: self.send(self.coming.popleft())
 
     def receive(self) -> str:
         while not self.lines:
@@ -574,7 +579,7 @@ class WasmGuest(Guest):
         died = self.worker.process.poll()
         self.worker.close()
         if self.ended_by or died is None: return Ending(self.ended_by or 'closed')
-        return Ending('signal', 'the end of its WebAssembly host, as too deep a recursion ends')
+        return Ending('crash', 'the end of its WebAssembly host, as too deep a recursion ends')
 
 # %% ../nbs/19_engines.ipynb #19-e3bfd1e8
 class Worker:
@@ -624,14 +629,14 @@ class WasmEngine(Engine):
         self.idle = [Worker(self.folder.name)]
         self.workers = self.idle[:]
 
-    def start(self, limits: Limits, messages: list | None = None) -> WasmGuest:
-        "A new guest, in an idle worker or a new one"
+    def start(self, limits: Limits, messages: list | None = None, one_by_one: bool = False) -> WasmGuest:
+        "A new guest, in an idle worker or a new one. `one_by_one`: known messages, too, go out only when the one before is answered"
         if self.closed: raise EngineError('the engine is closed')
         while self.idle and self.idle[-1].process.poll() is not None: self.idle.pop().close()
         if not self.idle:
             self.idle.append(Worker(self.folder.name))
             self.workers.append(self.idle[-1])
-        return WasmGuest(self, self.idle.pop(), limits, messages)
+        return WasmGuest(self, self.idle.pop(), limits, messages, one_by_one)
 
     def shut(self):
         for worker in list(self.workers): worker.close()

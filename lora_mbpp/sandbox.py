@@ -6,7 +6,8 @@
 __all__ = ['VERDICTS', 'ASKING', 'BUILTINS', 'FINAL', 'DOORS', 'SandboxError', 'Verdict', 'Question', 'split_assert',
            'split_check', 'questions_of', 'Step', 'steps_of', 'Raised', 'understand', 'mismatch', 'blame', 'interview',
            'relay', 'names_used', 'final_verdict', 'imports_of', 'prepare', 'examine', 'post_mortem', 'tidy',
-           'tester_post_mortem', 'conclude', 'judge_with', 'judge', 'judge_many', 'sandbox_layers', 'require_layers']
+           'tester_post_mortem', 'conclude', 'judge_with', 'judge_children', 'judge', 'judge_many', 'sandbox_layers',
+           'require_layers']
 
 # %% ../nbs/13_sandbox.ipynb #13-5f37ae69
 import ast, builtins, os, re, threading
@@ -250,7 +251,7 @@ def post_mortem(ending: Ending, limits: Limits) -> Verdict:
         'wall': ('timeout', f'no end after {limits.wall_seconds:g} s'), 'cpu': ('timeout', f'used more than {limits.cpu_s:g} s of CPU'),
         'memory': ('memory', f'used more than {limits.memory_mb} MiB'), 'output': ('output_limit', f'printed more than {limits.output_bytes} bytes'),
         'exit': ('runtime_error', f'the process left with status {ending.detail} before it had answered'),
-        'signal': ('killed', f'ended by {ending.detail}'), 'closed': ('killed', 'closed its line'),
+        'signal': ('killed', f'ended by {ending.detail}'), 'crash': ('killed', f'ended by {ending.detail}'), 'closed': ('killed', 'closed its line'),
         'no start': ('harness_error', f'the interpreter did not start: {ending.detail}')}
     verdict, message = sentences['memory' if ending.cause == 'exit' and ending.detail == str(OUT_OF_MEMORY) else ending.cause]
     return Verdict(verdict, None, 'SystemExit' if verdict == 'runtime_error' else None, message)
@@ -287,19 +288,30 @@ def judge_with(engine: Engine, code: str, tests: list[str], setup: str = '', ent
     questions = _prepared(code, tests, setup)
     if isinstance(questions, Verdict): return questions
     steps, whole = steps_of(code, questions, setup, entry_point), any(question.kind == 'statement' for _, question in questions)
-    children, found, index, ready = [engine.start(limits, None if whole else [step.message for step in steps])], None, None, False
+    messages = None if whole else [step.message for step in steps]
+    def first_child(**how): return engine.start(limits, messages, **how)
+    def others(): return [engine.start(replace(limits, output_bytes=1 << 24), None)] if whole else []
+    def converse(children): return examine(*children, steps, setup, tests, entry_point) if whole else interview(children[0], steps)
+    verdict, ending = judge_children([first_child()], others, converse, limits)
+    if ending.cause == 'crash' and not whole: verdict, _ = judge_children([first_child(one_by_one=True)], others, converse, limits)
+    return verdict
+
+def judge_children(children: list, others: Callable, converse: Callable, limits: Limits) -> tuple[Verdict, Ending]:
+    "The verdict of a conversation with the candidate's child and the others, and how the candidate's child ended"
+    found, index, ready = None, None, False
     try:
-        if whole: children.append(engine.start(replace(limits, output_bytes=1 << 24), None))     # now: later the candidate may have used up what a start needs
-        for child in children if whole else (): child.cap = 64_000_000
+        children += others()     # now: later the candidate may have used up what a start needs
+        for child in children if len(children) > 1 else (): child.cap = 64_000_000
         ready = bool([understand(child.receive()) for child in children])
-        found = examine(*children, steps, setup, tests, entry_point) if whole else interview(children[0], steps)
+        found = converse(children)
     except Gone as gone: index = getattr(gone, 'index', None)
     except (ValueError, RecursionError, MemoryError) as error: found = Verdict('runtime_error', getattr(error, 'index', None), 'ForgedReply', str(error))
     finally: endings = [child.finish() for child in children]
-    if not ready: endings[0] = replace(endings[0], cause='no start', detail=f'{endings[0].cause} {endings[0].detail}')
-    if found is None and len(endings) == 2 and endings[0].cause == 'closed': found = tester_post_mortem(endings[1], limits)
-    printed = children[0].printed if found is None else children[0].printed[:children[0].settled]
-    return conclude(found, index, endings[0], printed, limits)
+    first = endings[0] if ready else replace(endings[0], cause='no start', detail=f'{endings[0].cause} {endings[0].detail}')
+    if found is None and len(endings) == 2 and first.cause == 'closed': found = tester_post_mortem(endings[1], limits)
+    everything = found is None and endings[0].cause != 'crash'          # a host that crashed may have kept some of it to itself
+    printed = children[0].printed if everything else children[0].printed[:children[0].settled]
+    return conclude(found, index, first, printed, limits), endings[0]
 
 # %% ../nbs/13_sandbox.ipynb #13-b3ffe6b6
 def judge(

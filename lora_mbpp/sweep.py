@@ -6,15 +6,19 @@
 __all__ = ['PATH_PARAMETERS', 'NOT_FOR_SWEEPS', 'STYLE', 'ON_THE_INDEX', 'Step', 'parameters_for', 'train_step', 'eval_step',
            'first_steps', 'plan', 'search', 'validation_nll', 'best_rates', 'check_list', 'check_given', 'check_rates',
            'check_parameters', 'notebooks_folder', 'data_state', 'step_key', 'is_done', 'last_state', 'tidy_streams',
-           'run_step', 'as_html', 'needs', 'first_line', 'carry_out', 'chosen_rates', 'sweep', 'as_png', 'report_rows',
-           'what_was_found', 'write_index', 'rebuild']
+           'run_step', 'as_html', 'needed_by', 'needs', 'first_line', 'Here', 'take_card', 'crew', 'startable',
+           'finish_step', 'carry_out', 'chosen_rates', 'sweep', 'as_png', 'report_rows', 'what_was_found',
+           'write_index', 'rebuild']
 
 # %% ../nbs/14_sweep.ipynb #14-a0d83867
 import base64
 import html
 import io
+import multiprocessing
+import os
 import sys
 import time
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -158,13 +162,13 @@ def tidy_streams(nb) -> None:
         if cell.cell_type == 'code': cell.outputs = joined
 
 # %% ../nbs/14_sweep.ipynb #14-6a9b1ad0
-def run_step(step: Step, nbs: Path, reports: Path) -> None:
-    "Execute one notebook into its report; what it prints appears here as it happens. The partial report stays when it fails."
+def run_step(step: Step, nbs: Path, reports: Path, aloud: bool = True) -> None:
+    "Execute one notebook into its report; what it prints appears here as it happens, if `aloud`. The partial report stays when it fails."
     report = reports/f'{step.name}.ipynb'
     started, finished = time.perf_counter(), False
     try:
         papermill.execute_notebook(str(nbs/step.notebook), str(report), parameters=step.parameters, cwd=str(nbs), progress_bar=False,
-                                   stdout_file=sys.stdout, kernel_name='python3')
+                                   stdout_file=sys.stdout if aloud else None, kernel_name='python3')
         finished = True   # a dead kernel leaves no exception in the report
     finally:
         if report.exists():
@@ -181,10 +185,14 @@ def as_html(nb, title: str) -> str:
     return HTMLExporter(template_name='lab').from_notebook_node(nb, resources={'metadata': {'name': title}})[0]
 
 # %% ../nbs/14_sweep.ipynb #14-f785d13d
+def needed_by(step: Step) -> set[str]:
+    "Names of the steps without which this one is pointless."
+    if step.name.startswith('03'): return {'00_data', '01_baseline', step.name.replace('03_eval', '02_train')}
+    return {'01': {'00_data'}, '02': {'00_data'}, '04': {'01_baseline', '00_data'}}.get(step.name[:2], set())
+
 def needs(step: Step, failed: set[str]) -> str | None:
     "Name of the failed step that makes this one pointless, or None."
-    required = {'00_data', '01_baseline', step.name.replace('03_eval', '02_train')} if step.name.startswith('03') else {'00_data'} if step.name[:2] in ('01', '02') else {'01_baseline', '00_data'} if step.name.startswith('04') else set()
-    return next(iter(sorted(required & failed)), None)
+    return min(needed_by(step) & failed, default=None)
 
 def first_line(error: BaseException) -> str:
     "The sentence of an error from a notebook: papermill's ename and evalue, or the first line."
@@ -192,48 +200,83 @@ def first_line(error: BaseException) -> str:
     return f'{error.ename}: {value}'.splitlines()[0][:300] if value is not None else (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 # %% ../nbs/14_sweep.ipynb #14-7bdb9923
-def carry_out(steps: list[Step], nbs: Path, reports: Path, failed: dict[str, str]) -> None:
-    "Make every missing report; failures are added to `failed` and the others go on."
-    ran = False
-    for number, step in enumerate(steps, 1):
-        head = f'[{number}/{len(steps)}] {step.name}'
-        if is_done(step, nbs, reports) and not (step.name == '04_analysis' and ran):
-            print(f'{head}: done already', flush=True)
-            continue
-        if cause := needs(step, set(failed)):
-            failed[step.name] = f'needs {cause}'
-            print(f'{head}: left out, {cause} failed', flush=True)
-            continue
-        print(f'{head}: running', flush=True)
-        started, ran = time.perf_counter(), True
-        try: run_step(step, nbs, reports)
-        except KeyboardInterrupt: raise
-        except Exception as error:   # the notebook's own error, a dead kernel, a full disk: the other ranks go on
-            failed[step.name] = first_line(error)
-            print(f'{head}: FAILED after {time.perf_counter() - started:.0f} s: {failed[step.name]}\n  partial report: {shown(reports/step.name)}.ipynb', flush=True)
-        else: print(f'{head}: finished in {time.perf_counter() - started:.0f} s', flush=True)
+class Here(Executor):
+    "An executor that does the work at once, in this process."
+    def submit(self, function, /, *args):
+        "The finished future of a call; what is no ordinary error is raised."
+        future = Future()
+        try: future.set_result(function(*args))
+        except Exception as error: future.set_exception(error)
+        return future
 
-def chosen_rates(cfg: Config, ranks: list[int], lrs: list[float], seed: int, given: dict, nbs: Path, reports: Path, failed: dict[str, str]) -> dict[int, float]:
+def take_card(turns, cards: int) -> None:
+    "In a new process: see only the card whose turn it is."
+    with turns.get_lock(): turn, turns.value = turns.value, turns.value + 1
+    if cards > 1: os.environ['CUDA_VISIBLE_DEVICES'] = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(cards)))).split(',')[turn % cards]
+
+def crew(jobs: int) -> Executor:
+    "Who makes the reports: this process, or `jobs` others."
+    if jobs == 1: return Here()
+    from torch.cuda import device_count   # seconds of import that a plan does not need
+    spawn = multiprocessing.get_context('spawn')
+    return ProcessPoolExecutor(jobs, spawn, take_card, (spawn.Value('i', 0), device_count()))
+
+def startable(waiting: list[Step], running: list[Step]) -> Step | None:
+    "The first step that need not wait for another; the analysis waits for all."
+    pending = {step.name for step in (*waiting, *running)}
+    return next((step for step in waiting if not (needed_by(step) | ({*pending} - {step.name} if step.name.startswith('04') else set())) & pending), None)
+
+# %% ../nbs/14_sweep.ipynb #14-jobs
+def finish_step(step: Step, future: Future, seconds: float, head: str, reports: Path, failed: dict[str, str]) -> None:
+    "Say how a report ended; a failure is added to `failed`."
+    error = future.exception()   # the notebook's own error, a dead kernel, a full disk: the other ranks go on
+    if error is None: return print(f'{head}: finished in {seconds:.0f} s', flush=True)
+    if isinstance(error, KeyboardInterrupt): raise error
+    failed[step.name] = first_line(error)
+    print(f'{head}: FAILED after {seconds:.0f} s: {failed[step.name]}\n  partial report: {shown(reports/step.name)}.ipynb', flush=True)
+
+def carry_out(steps: list[Step], nbs: Path, reports: Path, failed: dict[str, str], jobs: int = 1) -> None:
+    "Make every missing report, `jobs` at a time; failures are added to `failed` and the others go on."
+    heads = {step.name: f'[{number}/{len(steps)}] {step.name}' for number, step in enumerate(steps, 1)}
+    waiting, running, ran = steps[:], {}, False
+    with crew(jobs) as workers:
+        while waiting or running:
+            while len(running) < jobs and (step := startable(waiting, [step for step, _ in running.values()])):
+                waiting.remove(step)
+                if is_done(step, nbs, reports) and not (step.name == '04_analysis' and ran): print(f'{heads[step.name]}: done already', flush=True)
+                elif cause := needs(step, set(failed)):
+                    failed[step.name] = f'needs {cause}'
+                    print(f'{heads[step.name]}: left out, {cause} failed', flush=True)
+                else:
+                    print(f'{heads[step.name]}: running', flush=True)
+                    started, ran = time.perf_counter(), True
+                    running[workers.submit(run_step, step, nbs, reports, jobs == 1)] = step, started
+            for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
+                step, started = running.pop(future)
+                finish_step(step, future, time.perf_counter() - started, heads[step.name], reports, failed)
+
+def chosen_rates(cfg: Config, ranks: list[int], lrs: list[float], seed: int, given: dict, nbs: Path, reports: Path, failed: dict[str, str], jobs: int = 1) -> dict[int, float]:
     "Carry out the search and say what it chose."
     steps = search(cfg, ranks, lrs, seed, given)
     print(f'searching learning rates: {len(ranks)} ranks x {len(lrs)}', flush=True)
-    carry_out(steps, nbs, reports, failed)
+    carry_out(steps, nbs, reports, failed, jobs)
     rates = best_rates(steps)
     for rank, lr in rates.items(): print(f'r={rank}: learning rate {lr:g}' + (', at the end of the grid: the best may lie beyond' if lr in (min(lrs), max(lrs)) else ''), flush=True)
     return rates
 
-def sweep(cfg: Config, ranks: list[int], seeds: list[int], reports: Path | str | None = None, given: dict | None = None, lrs: list[float] | None = None) -> int:
-    "Make every missing report, then index.html; returns the number of failed steps. Raises `UserError` before running anything it cannot."
+def sweep(cfg: Config, ranks: list[int], seeds: list[int], reports: Path | str | None = None, given: dict | None = None, lrs: list[float] | None = None, jobs: int = 1) -> int:
+    "Make every missing report, `jobs` at a time, then index.html; returns the number of failed steps. Raises `UserError` before running anything it cannot."
     given, nbs, reports = given or {}, notebooks_folder(), Path(reports or project_root()/'reports')
     check_list('ranks', ranks, 1); check_list('seeds', seeds, 0); check_given(given)
+    if jobs < 1: raise UserError(f'--jobs {jobs} should be 1 or more')
     if lrs: check_rates(lrs)
     if in_test(): raise UserError('IN_TEST is set in this shell: the notebooks would run on a random model; unset it first')
     for step in plan(cfg, ranks, seeds, given, dict.fromkeys(ranks, lrs[0]) if lrs else None): check_parameters(step, nbs)
     reports.mkdir(parents=True, exist_ok=True)
     failed = {}
-    rates = chosen_rates(cfg, ranks, lrs, seeds[0], given, nbs, reports, failed) if lrs else None
+    rates = chosen_rates(cfg, ranks, lrs, seeds[0], given, nbs, reports, failed, jobs) if lrs else None
     steps = plan(cfg, [rank for rank in ranks if not lrs or rank in rates], seeds, given, rates)
-    carry_out(steps, nbs, reports, failed)
+    carry_out(steps, nbs, reports, failed, jobs)
     index = write_index(cfg, steps, failed, reports)
     print(f'\nreports: {shown(index)}')
     return len(failed)

@@ -76,6 +76,19 @@ def test_a_search_over_learning_rates_keeps_its_winner(tmp_path, capsys, monkeyp
     assert run(tmp_path, '--ranks', '2', '--lrs', '1e-3', '--again', 'true') == 2 and 'two or more' in capsys.readouterr().err
 
 
+def test_several_at_a_time_make_the_same(place, tmp_path, capsys, monkeypatch):
+    """Two jobs: every report, the analysis last, and the numbers of the run that made one after the other."""
+    monkeypatch.delenv('IN_TEST', raising=False)
+    assert run(tmp_path, '--ranks', '2,4', '--jobs', '2') == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith('[')]
+    first_finish = next(i for i, line in enumerate(said) if '01_baseline: finished' in line or '02_train' in line and 'finished' in line)
+    assert {line.split(': ')[0] for line in said[:first_finish] if line.endswith('running')} == {'[1/7] 00_data', '[2/7] 01_baseline', '[3/7] 02_train_r2_s0'}
+    assert said[-1].startswith('[7/7] 04_analysis: finished') and said[-2] == '[7/7] 04_analysis: running'
+    one, other = (read_json(folder/'artifacts'/'metrics'/'test-r4-s0.json') for folder in (place, tmp_path))
+    assert one['train_info']['losses'] == other['train_info']['losses'] and one['eval_info']['reference_nll'] == other['eval_info']['reference_nll']
+    assert run(tmp_path, '--jobs', '0') == 2
+
+
 def test_report_is_rebuilt(place, capsys):
     (place/'reports'/'index.html').unlink()
     assert main(['report', '--preset', 'test', '--artifacts-dir', str(place/'artifacts'), '--reports-dir', str(place/'reports')]) == 0
