@@ -129,7 +129,9 @@ def notebooks_folder() -> Path:
 
 # %% ../nbs/14_sweep.ipynb #14-b8a21a65
 def data_state(step: Step) -> list:
-    "What the step's data are: hashes of files given, and of the prepared files."
+    "What the step's data are: hashes of files given, and of the prepared files; for the analysis, of what ladder and curve have left."
+    if step.notebook.startswith('04'):
+        return [sha256_file(path) for kind in ('ladder', 'curve') for path in sorted((Path(step.parameters['artifacts_dir'])/'metrics'/kind).glob('*.jsonl'))]
     given = [sha256_file(step.parameters[k]) for k in ('mbpp_file', 'codealpaca_file') if step.parameters.get(k) and Path(step.parameters[k]).exists()]
     manifest = Path(step.parameters.get('data_dir', ''))/'manifest.json'
     return [given, read_json(manifest)['files'] if 'data_dir' in step.parameters and manifest.exists() else None]
