@@ -188,6 +188,8 @@ def quantization_config(runtime: Runtime) -> BitsAndBytesConfig | None:
 
 def load_model(name: str, runtime: Runtime):
     "The base model in evaluation mode on `runtime.device`. Raises `UserError` when it cannot be loaded."
+    # cuDNN's attention gives NaN gradients on Hopper when a mask meets a length of 64, 192, 320, ... (torch 2.11, pytorch issue 196678)
+    if runtime.device == 'cuda': torch.backends.cuda.enable_cudnn_sdp(False)
     if name == 'tiny-random': return tiny_model().to(runtime.device, getattr(torch, runtime.dtype)).eval()
     path = model_path(name)
     transformers_logging.disable_progress_bar()

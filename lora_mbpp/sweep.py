@@ -14,6 +14,7 @@ __all__ = ['PATH_PARAMETERS', 'NOT_FOR_SWEEPS', 'STYLE', 'ON_THE_INDEX', 'Step',
 import base64
 import html
 import io
+import math
 import multiprocessing
 import os
 import sys
@@ -23,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import nbformat
 import papermill
 from matplotlib.figure import Figure
@@ -86,10 +88,10 @@ def search(cfg: Config, ranks: list[int], lrs: list[float], seed: int, given: di
     return [first_steps(cfg, given)[0], *[train_step(cfg, given, rank, seed, lr) for rank in ranks for lr in lrs]]
 
 def validation_nll(step: Step) -> float | None:
-    "Validation NLL at the end of a training step, None when it is not there."
+    "Validation NLL at the end of a training step, None when it is not there or not a number."
     path = Path(step.products[0])
     curve = read_json(path).get('train_info', {}).get('val_nll') if path.exists() else None
-    return curve[-1]['nll'] if curve else None
+    return curve[-1]['nll'] if curve and math.isfinite(curve[-1]['nll']) else None
 
 def best_rates(steps: list[Step]) -> dict[int, float]:
     "Learning rate of the lowest validation NLL for each rank; ranks without any finished training are left out."
@@ -178,7 +180,9 @@ def run_step(step: Step, nbs: Path, reports: Path, aloud: bool = True) -> None:
             tidy_streams(nb)
             nb.metadata['lora_mbpp'] = {'key': step_key(step, nbs) if finished else None, 'seconds': round(time.perf_counter() - started, 1)}
             write_text(report, nbformat.writes(nb))
-            write_text(report.with_suffix('.html'), as_html(nb, step.name))
+            try: write_text(report.with_suffix('.html'), as_html(nb, step.name))
+            except Exception as error:   # whatever ails the exporter (a missing template, say), the step's own outcome stands
+                print(f'{shown(report)} is there, its HTML page is not: {first_line(error)}', flush=True)
 
 # %% ../nbs/14_sweep.ipynb #14-bfd82d2b
 def as_html(nb, title: str) -> str:
@@ -314,6 +318,7 @@ def what_was_found(cfg: Config, runs: list[dict], again: dict | None) -> str:
     matplotlib.use('agg')
     figures = result_figures(runs, again)
     pictures = ''.join(as_png(figures[name], name) for name in ON_THE_INDEX if name in figures)
+    for figure in figures.values(): plt.close(figure)
     matplotlib.use(backend)
     facts = f'{unit_of(runs)}, {runs[0]["eval_info"]["n_tasks"]} test tasks, model {html.escape(cfg.model)}, preset {cfg.preset}; {plan_sentence(runs)}.'
     return (f'<p style="font-size:120%">{html.escape(answer(runs, again))}</p><p>{facts}</p>' + table.to_html(index=False, border=0) + pictures

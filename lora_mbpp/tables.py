@@ -192,6 +192,7 @@ def finished(row: dict, p_adjusted: float, family: int) -> dict:
     (low, high), (low90, high90) = found.interval(1 - alpha), found.interval(1 - 2 * alpha)
     discordance = (row['gained'] + row['lost']) / (row['tasks'] * row['seeds'])
     detectable = detectable_difference(row['tasks'], discordance, alpha / family, PLAN['power']) if row['single'] else detectable_mean(found, alpha / family, PLAN['power'])
+    if row['endpoint'] == 'pass@1' and detectable > 1: detectable = float('nan')   # no true difference could have been found
     return {**{k: v for k, v in row.items() if k not in ('estimate', 'single')}, 'low': low, 'high': high, 'low90': low90, 'high90': high90, 'discordance': discordance,
             'p adjusted': p_adjusted, 'margin': margin, 'detectable': detectable, 'verdict': verdict(found, p_adjusted, margin)}
 

@@ -335,7 +335,9 @@ def test_prepared_tasks_are_the_same_tasks(tmp_path):
     path = written(tmp_path/'MbppPlus.jsonl', plus_rows())
     cfg = resolve(source='files', mbpp_file=str(path), data_dir=str(tmp_path/'data'))
     assert prepare(cfg)['counts']['train'] == 1
-    assert load_tasks(cfg) == [t for t in read_tasks(path) if t['split'] == 'test']
+    told = load_tasks(cfg)   # as read, with what the manifest tells of each: its cluster and its nearest training item
+    assert [{k: v for k, v in t.items() if k not in ('cluster', 'nearest')} for t in told] == [t for t in read_tasks(path) if t['split'] == 'test']
+    assert all(t['cluster'] == t['task_id'] and 0 <= t['nearest'] < 0.2 for t in told)
     assert 'assert tuple_modulo' in read_jsonl(tmp_path/'data'/'train.jsonl')[0]['prompt'] and 'exec(' not in read_jsonl(tmp_path/'data'/'train.jsonl')[0]['prompt']
 
 

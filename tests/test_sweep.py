@@ -60,32 +60,33 @@ def test_one_more_rank_pays_for_itself_alone_and_a_failure_stays_alone(place, ca
     assert 'test-r4-s0' in page and 'exists with other parameters' in page
 
 
-def test_a_search_over_learning_rates_keeps_its_winner(tmp_path, capsys, monkeypatch):
-    """Two rates are tried with the first seed; the better one's run is kept and evaluated, the base is measured twice."""
+def test_a_search_over_learning_rates_two_at_a_time(place, tmp_path, capsys, monkeypatch):
+    """Two rates are tried with the first seed; the better one's run is kept and evaluated, the base is measured twice.
+    Two jobs make the numbers that one after the other makes, in the order the steps allow, the analysis last."""
     monkeypatch.delenv('IN_TEST', raising=False)
-    assert run(tmp_path, '--ranks', '2', '--lrs', '1e-3,1e-2', '--again', 'true') == 0
-    said = capsys.readouterr().out
-    assert 'searching learning rates: 1 ranks x 2' in said and 'at the end of the grid' in said
+    usual = read_json(place/'artifacts'/'metrics'/'test-r2-s0.json')
+    lr = usual['run_info']['parameters']['lr']
+    assert run(tmp_path, '--ranks', '2', '--lrs', f'{lr},1e-2', '--again', 'true', '--jobs', '2') == 0
+    out = capsys.readouterr().out
+    assert 'searching learning rates: 1 ranks x 2' in out and 'at the end of the grid' in out
+    said = [line for line in out.splitlines() if line.startswith('[')]
+    started = [line.split(' ')[1].rstrip(':') for line in said if line.endswith('running')]
+    assert started[0] == '00_data' and started[-1] == '04_analysis' and said[-1].startswith(said[-2].split(': ')[0] + ': finished')
+    first_finish = next(i for i, line in enumerate(said) if 'finished' in line and '00_data' not in line)
+    assert sum(line.endswith('running') for line in said[:first_finish]) == 3   # the data alone, then two at once
     names = {p.stem for p in (tmp_path/'reports').glob('*.ipynb')}
     trained, scored = ({n for n in names if n.startswith(stage)} for stage in ('02', '03'))
-    assert trained == {'02_train_r2_s0_lr0.001', '02_train_r2_s0_lr0.01'} and len(scored) == 1 and scored.pop().replace('03_eval', '02_train') in trained
+    assert trained == {f'02_train_r2_s0_lr{lr:g}', '02_train_r2_s0_lr0.01'} and len(scored) == 1 and scored.pop().replace('03_eval', '02_train') in trained
     metrics = {p.stem: read_json(p) for p in (tmp_path/'artifacts'/'metrics').glob('*.json')}
     assert metrics['test-base-again']['run_info']['kind'] == 'again' and sum('eval_info' in m for m in metrics.values()) == 3
+    assert metrics[f'test-r2-s0-lr{lr:g}']['train_info']['losses'] == usual['train_info']['losses']
     best = min((m['train_info']['val_nll'][-1]['nll'], name) for name, m in metrics.items() if 'train_info' in m)[1]
     assert 'eval_info' in metrics[best] and metrics[best]['eval_info']['plan']
-    assert run(tmp_path, '--ranks', '2', '--lrs', '1e-3', '--again', 'true') == 2 and 'two or more' in capsys.readouterr().err
 
 
-def test_several_at_a_time_make_the_same(place, tmp_path, capsys, monkeypatch):
-    """Two jobs: every report, the analysis last, and the numbers of the run that made one after the other."""
+def test_wrong_options_are_sentences(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv('IN_TEST', raising=False)
-    assert run(tmp_path, '--ranks', '2,4', '--jobs', '2') == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith('[')]
-    first_finish = next(i for i, line in enumerate(said) if '01_baseline: finished' in line or '02_train' in line and 'finished' in line)
-    assert {line.split(': ')[0] for line in said[:first_finish] if line.endswith('running')} == {'[1/7] 00_data', '[2/7] 01_baseline', '[3/7] 02_train_r2_s0'}
-    assert said[-1].startswith('[7/7] 04_analysis: finished') and said[-2] == '[7/7] 04_analysis: running'
-    one, other = (read_json(folder/'artifacts'/'metrics'/'test-r4-s0.json') for folder in (place, tmp_path))
-    assert one['train_info']['losses'] == other['train_info']['losses'] and one['eval_info']['reference_nll'] == other['eval_info']['reference_nll']
+    assert run(tmp_path, '--ranks', '2', '--lrs', '1e-3', '--again', 'true') == 2 and 'two or more' in capsys.readouterr().err
     assert run(tmp_path, '--jobs', '0') == 2
 
 

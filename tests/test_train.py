@@ -13,8 +13,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from lora_mbpp.config import complaint, read_json, resolve
-from lora_mbpp.models import tiny_model
-from lora_mbpp.train import lora_scale, train
+from lora_mbpp.models import choose_runtime, is_adapter, load_model, tiny_model, tiny_tokenizer
+from lora_mbpp.train import CompletionTrainer, lora_scale, train
 
 
 def adapter(cfg_dir) -> dict:
@@ -99,3 +99,30 @@ def test_killed_run_continues_to_the_same_adapter(tiny, tmp_path):
     ours, theirs = adapter(folder), adapter(tmp_path/'whole'/'checkpoints'/'test-r2-s0')
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert json.dumps(found['val_nll']) == json.dumps(expected['val_nll'])
+
+
+@pytest.mark.parametrize('what', ['loss', 'gradient'])
+def test_a_step_that_is_not_a_number_stops_the_run(tiny, tmp_path, monkeypatch, what):
+    """Neither spreads into the adapter in silence; what was saved before stays."""
+    whole = CompletionTrainer.compute_loss
+    def poisoned(self, *args, **kwargs):
+        loss = whole(self, *args, **kwargs)
+        if self.state.global_step == 1 and what == 'gradient': loss.register_hook(lambda grad: grad * float('nan'))
+        return loss * float('nan') if self.state.global_step == 1 and what == 'loss' else loss
+    monkeypatch.setattr(CompletionTrainer, 'compute_loss', poisoned)
+    sentence = complaint(train, resolve(**tiny, lr=3e-4))
+    assert 'gradient of step 2 is not finite' in sentence and '--lr 0.0001' in sentence
+    assert not is_adapter(tmp_path/'artifacts'/'checkpoints'/'test-r8-s0')
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_gradients_are_finite_at_every_length():
+    """cuDNN's attention gave NaN at 320 = 2.5 x 128 with a mask (torch 2.11 on Hopper)."""
+    cfg = resolve('starter')
+    model, tok = load_model('tiny-random', choose_runtime(cfg)), tiny_tokenizer()
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    for width in (63, 64, 192, 320):
+        ids = torch.randint(3, 259, (2, width), device='cuda')
+        mask = torch.ones_like(ids); mask[0, :width // 2] = 0
+        model.zero_grad(); model(input_ids=ids, attention_mask=mask).logits.float().sum().backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None), width
