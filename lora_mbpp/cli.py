@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ALL_STAGES', 'EPILOG', 'option_help', 'add_options', 'read_config', 'given_values', 'files_named', 'config_of',
            'cmd_data', 'summary', 'cmd_baseline', 'cmd_train', 'cmd_self_check', 'cmd_samples', 'cmd_eval',
-           'whole_numbers', 'decimals', 'cmd_sweep', 'cmd_ladder', 'cmd_curve', 'scored', 'cmd_report', 'build_parser',
-           'main']
+           'whole_numbers', 'decimals', 'cmd_sweep', 'cmd_plan', 'cmd_ladder', 'cmd_curve', 'scored', 'cmd_report',
+           'build_parser', 'main']
 
 # %% ../nbs/15_cli.ipynb #15-086c5b4a
 import argparse
@@ -154,6 +154,20 @@ def cmd_sweep(args) -> int:
     from lora_mbpp.sweep import sweep
     return 1 if sweep(cfg, ranks, seeds, args.reports_dir, {k: getattr(cfg, k) for k in given}, lrs, args.jobs) else 0
 
+def cmd_plan(args) -> int:
+    "Memory, layout, steps, tokens and time of training at each rank, before anything is loaded or run."
+    import pandas as pd
+
+    from lora_mbpp.plan import as_table
+    from lora_mbpp.train import plan_study
+    given = given_values(args, 'data', 'train')
+    files_named(given)
+    cfg = resolve(given.pop('preset', 'starter'), **given)
+    flights, basis = plan_study(cfg, whole_numbers(args.ranks, 'ranks'))
+    table = pd.DataFrame(as_table(flights), dtype=object).set_index('rank').T
+    print(f'{cfg.model}: {basis}', '', table.to_string(), sep='\n')
+    return 0
+
 def cmd_ladder(args) -> int:
     "Cut a trained adapter to every smaller rank by its singular values, and score each rung."
     from lora_mbpp.probes import run_ladder
@@ -189,6 +203,7 @@ def build_parser() -> argparse.ArgumentParser:
         made.set_defaults(function=function)
         return made
     command('data', cmd_data, 'data'); command('baseline', cmd_baseline, 'baseline'); command('train', cmd_train, 'train')
+    command('plan', cmd_plan, 'data', 'train', without=('rank', 'run', 'output_dir', 'merge', 'tag', 'overwrite')).add_argument('--ranks', default='8,32', help='LoRA ranks, with commas (default: 8,32)')
     evaluation = command('eval', cmd_eval, 'eval')
     evaluation.add_argument('--samples', metavar='FILE', help='score these programs instead of a model: JSON lines {"task_id": 11, "solution": "..."}, for HumanEval also "completion"')
     evaluation.add_argument('--self-check', action='store_true', help='judge the reference solutions of all tasks instead of a model: all should pass')

@@ -105,12 +105,14 @@ class Config:
     lr: float = param(5e-4, 'peak learning rate', 'train')
     epochs: float = param(1.0, 'passes over the training rows', 'train')
     max_steps: int | None = param(None, 'stop after this many optimizer steps (default: by epochs)', 'train')
-    micro_batch: int = param(4, 'rows a forward pass', 'train')
-    accumulation: int = param(2, 'forward passes an optimizer step', 'train')
+    method: str = param('lora', 'lora, rslora, dora, pissa, lora+; dora is slower', 'train', choices=('lora', 'rslora', 'dora', 'pissa', 'lora+'))
+    effective_batch: int = param(8, 'training rows an optimizer step', 'train')
     max_length: int = param(1024, 'longest row in tokens; longer ones are left out and counted', 'train')
     warmup_ratio: float = param(0.1, 'share of the steps with rising learning rate', 'train')
     optimizer: str = param('adamw_torch', 'optimizer, by its transformers name', 'train')
-    gradient_checkpointing: bool = param(False, 'recompute activations: slower, much less memory', 'train')
+    row_tokens: int | None = param(None, 'tokens a forward pass takes at most (default: from the memory plan)', 'train')
+    recomputed_layers: int | None = param(None, 'decoder layers that recompute their activations: slower, less memory (default: from the memory plan)', 'train')
+    vram: float | None = param(None, 'GB of the card to plan for, one of which is left to the desktop (default: what is free)', 'train')
     train_limit: int | None = param(None, 'use only this many training rows (default: all)', 'train')
     val_limit: int | None = param(40, 'validation rows scored during training (default: 40)', 'train')
     checkpoint_every: int = param(10, 'optimizer steps between checkpoints', 'train')
@@ -148,11 +150,11 @@ def stage_parameters(stage: str) -> dict[str, object]:
 # %% ../nbs/10_config.ipynb #10-c0d43b88
 PRESETS = {
     'starter': dict(quantization='none', epochs=0.5, lr=1e-3),
-    'smollm2-135m': dict(source='hub', quantization='none', lr=3e-4, max_new_tokens=256, micro_batch=8, accumulation=1, val_limit=100, forgetting=True),
-    'mistral-7b': dict(source='hub', model='mistralai/Mistral-7B-Instruct-v0.2', lr=1e-4, max_new_tokens=256, micro_batch=1,
-                       accumulation=8, gradient_checkpointing=True, batch_size=16, optimizer='paged_adamw_8bit',
+    'smollm2-135m': dict(source='hub', quantization='none', lr=3e-4, max_new_tokens=256, val_limit=100, forgetting=True),
+    'mistral-7b': dict(source='hub', model='mistralai/Mistral-7B-Instruct-v0.2', lr=1e-4, max_new_tokens=256, effective_batch=16, batch_size=16,
+                       optimizer='adamw_torch_fused',
                        val_limit=100, checkpoint_every=50, warmup_ratio=0.03, forgetting=True),
-    'test': dict(source='literal', model='tiny-random', max_new_tokens=12, micro_batch=2, accumulation=1, batch_size=4, lr=1e-3,
+    'test': dict(source='literal', model='tiny-random', max_new_tokens=12, effective_batch=2, batch_size=4, lr=1e-3,
                  max_steps=3, checkpoint_every=2, quantization='none', cpu_s=5.0, dtype='float32'),
 }
 
@@ -188,7 +190,7 @@ def checked(parameter, value):
     return value
 
 # %% ../nbs/10_config.ipynb #10-0ca78615
-POSITIVE = ('rank', 'micro_batch', 'accumulation', 'max_length', 'max_new_tokens', 'batch_size', 'checkpoint_every', 'cpu_s', 'lr',
+POSITIVE = ('rank', 'effective_batch', 'row_tokens', 'vram', 'max_length', 'max_new_tokens', 'batch_size', 'checkpoint_every', 'cpu_s', 'lr',
             'alpha', 'epochs', 'n_samples', 'temperature', 'snapshots', 'n_tasks', 'max_steps', 'train_limit', 'val_limit')
 
 def check_ranges(cfg: Config) -> None:
@@ -196,6 +198,7 @@ def check_ranges(cfg: Config) -> None:
     for name in POSITIVE:
         value = getattr(cfg, name)
         if value is not None and not 0 < value < float('inf'): raise UserError(f'parameter {name} = {value} must be greater than 0')
+    if cfg.recomputed_layers is not None and cfg.recomputed_layers < 0: raise UserError(f'parameter recomputed_layers = {cfg.recomputed_layers} must be 0 or more')
     ratios = (cfg.train_ratio, cfg.val_ratio, cfg.test_ratio)
     if min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6:
         raise UserError(f'the ratios train {ratios[0]}, val {ratios[1]}, test {ratios[2]} must be 0 or more and add up to 1; they add up to {sum(ratios):g}')

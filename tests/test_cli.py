@@ -109,7 +109,7 @@ def test_recipes_are_valid_and_equal_but_for_the_rank(rank):
     cfg = resolve(values.pop('preset'), **values)
     other = yaml.safe_load((ROOT/'configs'/f'lora_r{40 - rank}.yaml').read_text())
     assert cfg.rank == rank and {k: v for k, v in other.items() if k not in ('rank', 'preset')} == {k: v for k, v in values.items() if k != 'rank'}
-    assert (cfg.micro_batch * cfg.accumulation, cfg.max_length, cfg.gradient_checkpointing) == (8, 1024, True)
+    assert (cfg.effective_batch, cfg.max_length, cfg.optimizer) == (16, 1024, 'adamw_torch_fused')
 
 
 def test_stage_by_stage(tiny, tmp_path, capsys):

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 
 from lora_mbpp.config import complaint, read_json, resolve
 from lora_mbpp.models import choose_runtime, is_adapter, load_model, tiny_model, tiny_tokenizer
-from lora_mbpp.train import CompletionTrainer, lora_scale, train
+from lora_mbpp.packing import packed_row, set_attention
+from lora_mbpp.train import lora_scale, prepare_model, train
+from lora_mbpp.trainer import PackedTrainer
 
 
 def adapter(cfg_dir) -> dict:
@@ -83,7 +85,7 @@ def test_killed_run_continues_to_the_same_adapter(tiny, tmp_path):
     folder = tmp_path/'artifacts'/'checkpoints'/'test-r2-s0'
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.time() + 90
-    while time.time() < deadline and process.poll() is None and not list(folder.glob('checkpoints/checkpoint-*/trainer_state.json')): time.sleep(0.005)
+    while time.time() < deadline and process.poll() is None and not list(folder.glob('checkpoints/checkpoint-*/whole.json')): time.sleep(0.005)
     process.send_signal(signal.SIGKILL) if os.name != 'nt' else process.kill()
     process.wait()
     assert process.returncode != 0, 'the run ended before it could be killed'
@@ -104,15 +106,131 @@ def test_killed_run_continues_to_the_same_adapter(tiny, tmp_path):
 @pytest.mark.parametrize('what', ['loss', 'gradient'])
 def test_a_step_that_is_not_a_number_stops_the_run(tiny, tmp_path, monkeypatch, what):
     """Neither spreads into the adapter in silence; what was saved before stays."""
-    whole = CompletionTrainer.compute_loss
-    def poisoned(self, *args, **kwargs):
-        loss = whole(self, *args, **kwargs)
-        if self.state.global_step == 1 and what == 'gradient': loss.register_hook(lambda grad: grad * float('nan'))
+    whole = PackedTrainer.training_step
+    def poisoned(self, model, *args, **kwargs):
+        loss = whole(self, model, *args, **kwargs)
+        if self.state.global_step == 1:
+            for parameter in model.parameters():
+                if parameter.grad is not None: parameter.grad *= float('nan')
         return loss * float('nan') if self.state.global_step == 1 and what == 'loss' else loss
-    monkeypatch.setattr(CompletionTrainer, 'compute_loss', poisoned)
+    monkeypatch.setattr(PackedTrainer, 'training_step', poisoned)
     sentence = complaint(train, resolve(**tiny, lr=3e-4))
     assert 'gradient of step 2 is not finite' in sentence and '--lr 0.0001' in sentence
     assert not is_adapter(tmp_path/'artifacts'/'checkpoints'/'test-r8-s0')
+
+
+def test_rows_do_not_change_the_run(tiny, tmp_path):
+    """A step in one row, in rows of one document each, and with recomputed activations: the same losses and the same adapter."""
+    runs = {name: train(resolve(**{**tiny, 'run': name}, **given))['train_info'] for name, given in
+            (('one', dict(row_tokens=4096, recomputed_layers=0)), ('many', dict(row_tokens=1, recomputed_layers=0)), ('again', dict(row_tokens=4096, recomputed_layers=2)))}
+    folder = tmp_path/'artifacts'/'checkpoints'
+    for name in ('many', 'again'):
+        assert [e['loss'] for e in runs[name]['losses']] == pytest.approx([e['loss'] for e in runs['one']['losses']], abs=1e-5)
+        assert runs[name]['order'] == runs['one']['order']
+        one, other = adapter(folder/'one'), adapter(folder/name)
+        assert all(torch.allclose(other[n], one[n], atol=1e-6) for n in one)
+    assert runs['again']['recomputed_layers'] == 2 and runs['many']['row_tokens'] < runs['one']['row_tokens']
+
+
+def test_out_of_memory_is_survived(tiny, tmp_path, monkeypatch, capsys):
+    """Steps of too many tokens fail twice, then go on in shorter rows to the same adapter; where one document is too much, a sentence says so."""
+    calm = train(resolve(**{**tiny, 'run': 'calm'}, row_tokens=4096, effective_batch=4))['train_info']
+    whole, room = PackedTrainer.forth_and_back, {'tokens': 400}
+    def tight(self, model, rows, weight):
+        for row, labels in rows:
+            if row['input_ids'].shape[1] > room['tokens']: raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. more')
+        return whole(self, model, rows, weight)
+    monkeypatch.setattr(PackedTrainer, 'forth_and_back', tight)
+    info = train(resolve(**{**tiny, 'run': 'tight'}, row_tokens=4096, effective_batch=4))['train_info']
+    assert 'out of memory at step 1: rows of at most' in capsys.readouterr().out
+    assert info['shrunk'] and info['row_tokens'] <= 400 and len(info['losses']) == 3
+    assert [e['loss'] for e in info['losses']] == pytest.approx([e['loss'] for e in calm['losses']], abs=1e-5)
+    ours, theirs = (adapter(tmp_path/'artifacts'/'checkpoints'/name) for name in ('tight', 'calm'))
+    assert all(torch.allclose(ours[n], theirs[n], atol=1e-6) for n in theirs)
+    room['tokens'] = 10
+    sentence = complaint(train, resolve(**{**tiny, 'run': 'hopeless'}))
+    assert 'with one row of' in sentence and '--max-length' in sentence and '2.00 GiB' not in sentence
+
+
+def test_a_run_that_cannot_fit_is_refused_with_ways_out(tiny, tmp_path):
+    sentence = complaint(train, resolve(**tiny, vram=1.01))
+    assert 'GiB at least' in sentence and sentence.count(';') == 2 and '--max-length' in sentence
+    assert not (tmp_path/'artifacts'/'checkpoints'/'test-r8-s0'/'checkpoints').exists()
+
+
+@pytest.mark.parametrize('method', ['rslora', 'dora', 'pissa', 'lora+'])
+def test_methods_train_and_load_in_plain_peft(tiny, tmp_path, method):
+    """The saved adapter on the untouched base gives what the trained model gave."""
+    metrics = train(resolve(**tiny, rank=2, method=method, lr=1e-2, snapshots=1))
+    folder = tmp_path/'artifacts'/'checkpoints'/'test-r2-s0'
+    assert ('PEFT\'s own' if method == 'dora' else 'lean') in ' '.join(metrics['train_info']['how'])
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad(): base, trained = tiny_model()(ids).logits, PeftModel.from_pretrained(tiny_model(), str(folder))(ids).logits
+    distance = (trained - base).abs().max()
+    assert 1e-4 < distance < 5      # PiSSA's half loaded onto the whole base would be far off
+    with torch.no_grad(): kept = PeftModel.from_pretrained(tiny_model(), str(folder/'snapshots'/'step-00003'))(ids).logits
+    assert torch.allclose(kept, trained, atol=1e-5)
+    assert not (folder/'start').exists()
+
+
+def test_pissa_on_a_quantised_base_is_refused(tiny):
+    cfg = resolve(**tiny, method='pissa')
+    runtime = choose_runtime(cfg)
+    assert 'unquantised' in complaint(prepare_model, cfg, type(runtime)(**{**runtime.__dict__, 'quantization': 'nf4'}), tiny_model())
+
+
+def test_smaller_ranks_begin_as_larger_ones(tiny):
+    cfg = resolve(**tiny)
+    small, large = (dict(prepare_model(resolve(**tiny, rank=r), choose_runtime(cfg), tiny_model())[0].named_parameters()) for r in (3, 20))
+    names = [n for n in small if 'lora_A' in n]
+    assert len(names) == 14 and all(torch.equal(small[n], large[n][:3]) for n in names) and not torch.equal(small[names[0]], large[names[0]][3:6])
+    bound = small[names[0]].shape[1] ** -0.5
+    assert all(large[n].abs().max() <= large[n].shape[1] ** -0.5 for n in names) and large[names[0]].std().item() == pytest.approx(bound / 3 ** 0.5, rel=0.15)
+
+
+def test_entries_move_at_small_rates(tiny, tmp_path):
+    """Late in a schedule the steps are tiny: float32 masters take them, bfloat16 would not."""
+    train(resolve(**tiny, rank=4, snapshots=3, lr=1e-4, max_steps=40))
+    folder = tmp_path/'artifacts'/'checkpoints'/'test-r4-s0'
+    before, after = adapter(folder/'snapshots'/'step-00027'), adapter(folder)
+    moved = sum((before[n] != after[n]).sum().item() for n in after) / sum(w.numel() for w in after.values())
+    assert moved >= 0.99
+
+
+def test_a_damaged_checkpoint_is_not_used(tiny, tmp_path, capsys):
+    """The newest checkpoint has lost a byte: it is removed, the one before it is taken."""
+    def stop(self, step): raise KeyboardInterrupt
+    from lora_mbpp.train import Watch
+    whole = Watch.on_step_end
+    def killed(self, args, state, control, **kwargs):
+        whole(self, args, state, control, **kwargs)
+        if state.global_step == 9: raise KeyboardInterrupt
+    Watch.on_step_end = killed
+    try:
+        with pytest.raises(KeyboardInterrupt): train(resolve(**tiny, max_steps=12, checkpoint_every=4))
+    finally: Watch.on_step_end = whole
+    folder = tmp_path/'artifacts'/'checkpoints'/'test-r8-s0'/'checkpoints'
+    assert sorted(p.name for p in folder.glob('checkpoint-*')) == ['checkpoint-4', 'checkpoint-8']
+    optimizer = folder/'checkpoint-8'/'optimizer.pt'
+    optimizer.write_bytes(optimizer.read_bytes()[:-1])
+    info = train(resolve(**tiny, max_steps=12, checkpoint_every=4))['train_info']
+    said = capsys.readouterr().out
+    assert 'checkpoint-8 is not complete: removed' in said and 'checkpoint-4' in said.split('continuing from')[1].splitlines()[0]
+    other = train(resolve(**{**tiny, 'run': 'other'}, max_steps=12, checkpoint_every=4))['train_info']
+    assert [e['loss'] for e in info['losses']] == [e['loss'] for e in other['losses']]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_flash_attention_over_cuts_equals_documents_alone():
+    """In bfloat16 on CUDA: logits and gradients of a packed row are those of its documents."""
+    documents = [torch.randint(3, 259, (n,)).tolist() for n in (5, 64, 130, 33)]
+    def gradients(way):
+        model = tiny_model().to('cuda', torch.bfloat16)
+        set_attention(model, way)
+        model(**packed_row(documents, 'cuda'), use_cache=False).logits.float().logsumexp(-1).sum().backward()
+        return {n: p.grad for n, p in model.named_parameters()}
+    ours, theirs = gradients('varlen'), gradients('by document')
+    for name in theirs: assert (ours[name] - theirs[name]).norm() <= 0.03 * theirs[name].norm() + 1e-3, name
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
