@@ -92,11 +92,10 @@ def trl_trainer(way: str, args, runtime, model, tok, rows: list, folder: Path, w
 def measure(job: dict) -> dict:
     "One way, in this process"
     import torch
-    from datasets import Dataset
     from peft import get_peft_model
     from lora_mbpp.config import resolve
     from lora_mbpp.models import choose_runtime, load_model, load_tokenizer
-    from lora_mbpp.plan import Layout, hold_to
+    from lora_mbpp.plan import hold_to
     from lora_mbpp.train import flight_plan, lora_config, make_trainer, prepare_model, Watch
     rows = json.loads(Path(job['rows']).read_text())
     if job['budget'] and torch.cuda.is_available(): hold_to(job['budget'])

@@ -31,7 +31,7 @@ from typing import get_args
 from tqdm import tqdm
 
 # %% ../nbs/10_config.ipynb #10-b784ad84
-for message in ('IProgress not found', '.*gradient_checkpointing. is deprecated'): warnings.filterwarnings('ignore', message=message)
+for message in ('IProgress not found', '.*gradient_checkpointing.* is deprecated'): warnings.filterwarnings('ignore', message=message)
 
 # %% ../nbs/10_config.ipynb #10-f3483380
 class UserError(Exception):

@@ -61,7 +61,7 @@ def fits(layer) -> bool:
 def lean_layers(model: PeftModel) -> int:
     "Let every PEFT layer that fits compute by `AdaptedLinear`; returns their number. Names, parameters and saving stay PEFT's."
     def forward_of(layer):
-        base, a, b, scale = layer.get_base_layer(), layer.lora_A['default'].weight, layer.lora_B['default'].weight, layer.scaling['default']
+        base, scale = layer.get_base_layer(), layer.scaling['default']
         return lambda x, *args, **kwargs: AdaptedLinear.apply(x, base.weight, base.bias, layer.lora_A['default'].weight, layer.lora_B['default'].weight, scale)
     found = [m for m in model.modules() if fits(m)]
     for layer in found: layer.forward = forward_of(layer)

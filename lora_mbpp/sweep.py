@@ -7,8 +7,8 @@ __all__ = ['PATH_PARAMETERS', 'NOT_FOR_SWEEPS', 'STYLE', 'ON_THE_INDEX', 'Step',
            'first_steps', 'plan', 'search', 'validation_nll', 'best_rates', 'check_list', 'check_given', 'check_rates',
            'check_parameters', 'notebooks_folder', 'data_state', 'step_key', 'is_done', 'last_state', 'tidy_streams',
            'run_step', 'as_html', 'needed_by', 'needs', 'first_line', 'Here', 'take_card', 'crew', 'startable',
-           'finish_step', 'carry_out', 'chosen_rates', 'sweep', 'as_png', 'report_rows', 'what_was_found',
-           'write_index', 'rebuild']
+           'finish_step', 'is_out_of_memory', 'carry_out', 'chosen_rates', 'sweep', 'as_png', 'report_rows',
+           'what_was_found', 'write_index', 'rebuild']
 
 # %% ../nbs/14_sweep.ipynb #14-a0d83867
 import base64
@@ -241,13 +241,18 @@ def finish_step(step: Step, future: Future, seconds: float, head: str, reports: 
     failed[step.name] = first_line(error)
     print(f'{head}: FAILED after {seconds:.0f} s: {failed[step.name]}\n  partial report: {shown(reports/step.name)}.ipynb', flush=True)
 
+def is_out_of_memory(error: BaseException | None) -> bool:
+    "True for a notebook that the memory of a card was not enough for."
+    return error is not None and 'out of memory' in first_line(error).lower()
+
 def carry_out(steps: list[Step], nbs: Path, reports: Path, failed: dict[str, str], jobs: int = 1) -> None:
     "Make every missing report, `jobs` at a time; failures are added to `failed` and the others go on."
     heads = {step.name: f'[{number}/{len(steps)}] {step.name}' for number, step in enumerate(steps, 1)}
     waiting, running, ran = steps[:], {}, False
+    room = jobs
     with crew(jobs) as workers:
         while waiting or running:
-            while len(running) < jobs and (step := startable(waiting, [step for step, _ in running.values()])):
+            while len(running) < room and (step := startable(waiting, [step for step, _ in running.values()])):
                 waiting.remove(step)
                 if is_done(step, nbs, reports) and not (step.name == '04_analysis' and ran): print(f'{heads[step.name]}: done already', flush=True)
                 elif cause := needs(step, set(failed)):
@@ -259,6 +264,11 @@ def carry_out(steps: list[Step], nbs: Path, reports: Path, failed: dict[str, str
                     running[workers.submit(run_step, step, nbs, reports, jobs == 1)] = step, started
             for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
                 step, started = running.pop(future)
+                if running and is_out_of_memory(future.exception()):
+                    room = len(running)
+                    waiting.insert(0, step)
+                    print(f'{heads[step.name]}: out of memory beside {room} others; again, and no more than {room} at a time from here on', flush=True)
+                    continue
                 finish_step(step, future, time.perf_counter() - started, heads[step.name], reports, failed)
 
 def chosen_rates(cfg: Config, ranks: list[int], lrs: list[float], seed: int, given: dict, nbs: Path, reports: Path, failed: dict[str, str], jobs: int = 1) -> dict[int, float]:

@@ -130,7 +130,7 @@ class Watch(TrainerCallback):
     "Progress bar, validation NLL (nats a token) into the trainer's history, and the time spent so far."
     def __init__(self, tok, validation: list[tuple[str, str]], snapshots: Path | None = None, how_many: int = 0):
         self.tok, self.validation, self.bar, self.seen = tok, validation, None, []
-        self.snapshots, self.how_many = snapshots, how_many     # folder for the adapters kept on the way, and their number
+        self.snapshots, self.how_many, self.peak = snapshots, how_many, 0.0     # folder for the adapters kept on the way, their number; GB of the training steps
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         earlier = [entry['elapsed'] for entry in state.log_history if 'elapsed' in entry]
@@ -139,6 +139,7 @@ class Watch(TrainerCallback):
         self.marks = {max(1, round(state.max_steps * i / pieces)) for i in range(1, pieces + 1)}
         self.keep_at = {max(1, round(state.max_steps * i / self.how_many)) for i in range(1, self.how_many + 1)}
         if state.global_step == 0: self.validate(state, model)
+        self.forget_peak()
         self.bar = progress(state.max_steps, 'training', 'step', initial=state.global_step)
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
@@ -148,7 +149,10 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         self.bar.update()
-        if state.global_step in self.marks: self.validate(state, model)
+        if state.global_step in self.marks:
+            self.note_peak()
+            self.validate(state, model)
+            self.forget_peak()
         state.log_history.append({'step': state.global_step, 'elapsed': time.perf_counter() - self.started, 'batch': fingerprint([int(one) for one in self.seen])})
         self.seen.clear()
         if state.global_step in self.keep_at: keep_snapshot(model, self.snapshots, state)
@@ -158,7 +162,16 @@ class Watch(TrainerCallback):
         if logs and 'loss' in logs and self.bar: self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
 
     def on_train_end(self, args, state, control, **kwargs):
+        self.note_peak()
         self.bar.close()
+
+    def note_peak(self): self.peak = max(self.peak, peak_memory_gb())
+
+    def forget_peak(self):
+        "What validation and the plan took does not count as training's; a CPU cannot forget."
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
 
     def validate(self, state, model):
         if not self.validation: return
@@ -246,7 +259,7 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     for name in ('checkpoints', 'start'): shutil.rmtree(folder/name, ignore_errors=True)
 
 # %% ../nbs/02_train.ipynb #02-ce0898dc
-def train_facts(cfg: Config, trainer: PackedTrainer, encoded: list[dict], too_long: list[str], flight: Flight, how: list[str]) -> dict:
+def train_facts(cfg: Config, trainer: PackedTrainer, encoded: list[dict], too_long: list[str], flight: Flight, how: list[str], peak: float) -> dict:
     "`train_info` of the metrics: curves, counts, time, memory, and the plan beside what came of it."
     losses, validation = history(trainer.state.log_history)
     seconds = max(e['elapsed'] for e in trainer.state.log_history if 'elapsed' in e)
@@ -257,7 +270,7 @@ def train_facts(cfg: Config, trainer: PackedTrainer, encoded: list[dict], too_lo
     tokens, targets = sum(len(r['input_ids']) for r in encoded), sum(sum(t != -100 for t in r['labels']) for r in encoded)
     return {'losses': losses, 'val_nll': validation, 'steps': trainer.state.global_step, 'order': order, 'epochs': round(share, 3), 'rows': len(encoded), 'rows_too_long': too_long,
             'tokens': round(tokens * share), 'target_tokens': round(targets * share), 'seconds': round(seconds, 1), 'tokens_per_second': round(tokens * share / seconds, 1),
-            'trainable_parameters': trainable, 'parameters': total - trainable, 'alpha': alpha, 'scale': scale, 'peak_memory_gb': round(peak_memory_gb(), 2),
+            'trainable_parameters': trainable, 'parameters': total - trainable, 'alpha': alpha, 'scale': scale, 'peak_memory_gb': round(peak, 2),
             'row_tokens': trainer.row_tokens, 'recomputed_layers': flight.layout.recomputed, 'shrunk': trainer.shrunk or [], 'how': how,
             'forecast': {'memory_gb': round(flight.layout.memory['total'] * 2**30 / 1e9, 2), 'seconds': round(60 * flight.minutes, 1), 'tokens': flight.tokens, 'steps': flight.steps}}
 
@@ -333,7 +346,7 @@ def train_adapter(cfg: Config, runtime: Runtime, rows: list[dict], validation: l
     fit(trainer, folder)
     with_head(trainer.model)
     save_adapter(trainer.model, folder)
-    facts = train_facts(cfg, trainer, encoded, too_long, flight, how)
+    facts = train_facts(cfg, trainer, encoded, too_long, flight, how, watch.peak)
     count_targets(folder, facts['target_tokens'])
     return facts
 

@@ -100,3 +100,31 @@ def test_refuses_to_run_under_in_test(place, capsys, monkeypatch):
     monkeypatch.setenv('IN_TEST', '1')
     assert run(place, '--ranks', '2') == 2
     assert 'IN_TEST is set' in capsys.readouterr().err
+
+
+def test_no_room_beside_others_is_tried_again(tmp_path, capsys, monkeypatch):
+    """Three at a time are too many: steps come back until two run beside each other; alone and still too large is a failure."""
+    import threading
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    from lora_mbpp import sweep
+    running, seen, guard = [], [], threading.Lock()
+    def fake(step, nbs, reports, aloud):
+        with guard:
+            running.append(step.name)
+            crowded = len(running) > 2
+        try:
+            if step.name == 'huge' or crowded: raise RuntimeError('OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB')
+            time.sleep(0.3)
+            seen.append(step.name)
+        finally:
+            with guard: running.remove(step.name)
+    monkeypatch.setattr(sweep, 'run_step', fake)
+    monkeypatch.setattr(sweep, 'crew', ThreadPoolExecutor)
+    monkeypatch.setattr(sweep, 'is_done', lambda *args: False)
+    steps, failed = [sweep.Step(name, '02_train.ipynb', {}) for name in ('a', 'b', 'c', 'd', 'e', 'huge')], {}
+    sweep.carry_out(steps, tmp_path, tmp_path, failed, jobs=3)
+    said = capsys.readouterr().out
+    assert sorted(seen) == ['a', 'b', 'c', 'd', 'e'] and list(failed) == ['huge'] and 'out of memory' in failed['huge']
+    assert 'no more than 2 at a time from here on' in said

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 from lora_mbpp.config import complaint, read_json, resolve
 from lora_mbpp.models import choose_runtime, is_adapter, load_model, tiny_model, tiny_tokenizer
+from lora_mbpp.lean import answer_loss
 from lora_mbpp.packing import packed_row, set_attention
-from lora_mbpp.train import lora_scale, prepare_model, train
-from lora_mbpp.trainer import PackedTrainer
+from lora_mbpp.plan import Layout
+from lora_mbpp.train import Watch, lora_config, lora_scale, make_trainer, prepare_model, read_rows, train, training_rows
+from lora_mbpp.trainer import PackedTrainer, collate, rows_of
 
 
 def adapter(cfg_dir) -> dict:
@@ -244,3 +246,62 @@ def test_gradients_are_finite_at_every_length():
         mask = torch.ones_like(ids); mask[0, :width // 2] = 0
         model.zero_grad(); model(input_ids=ids, attention_mask=mask).logits.float().sum().backward()
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None), width
+
+
+@pytest.mark.parametrize('way', ['by document', 'sdpa'])
+@pytest.mark.parametrize('room', [1, 40, 10_000])
+def test_packed_gradients_are_padded_gradients(tiny, way, room):
+    """Loss and every adapter gradient of a step: PEFT's own layers over a padded batch with transformers' loss, against lean layers over packed rows."""
+    cfg, generator = resolve(**tiny, rank=4), torch.Generator().manual_seed(0)
+    documents = [{'input_ids': ids, 'labels': [-100] * 3 + ids[3:]} for ids in (torch.randint(3, 259, (n,), generator=generator).tolist() for n in (5, 31, 12, 20))]
+    torch.manual_seed(0)
+    padded = get_peft_model(tiny_model(), lora_config(cfg))
+    start = {n: torch.randn_like(p) * 0.1 for n, p in padded.named_parameters() if p.requires_grad}
+    def load(model):
+        for n, p in model.named_parameters():
+            if n in start: p.data.copy_(start[n])
+    load(padded)
+    width = max(len(d['input_ids']) for d in documents)
+    def pad(name, filler): return torch.tensor([d[name] + [filler] * (width - len(d[name])) for d in documents])
+    ids, labels, mask = pad('input_ids', 0), pad('labels', -100), torch.tensor([[1] * len(d['input_ids']) + [0] * (width - len(d['input_ids'])) for d in documents])
+    wanted = padded(input_ids=ids, attention_mask=mask, labels=labels).loss
+    wanted.backward()
+    packed, _ = prepare_model(cfg, choose_runtime(cfg), tiny_model())
+    set_attention(packed, way)
+    load(packed)
+    targets, total = sum(t != -100 for d in documents for t in d['labels']), 0
+    for row, row_labels in rows_of(collate(documents), room, 'cpu'):
+        if way == 'sdpa': row = {k: row[k] for k in ('input_ids', 'position_ids')}
+        loss = answer_loss(packed, row, row_labels) / targets
+        loss.backward()
+        total += loss.item()
+    assert total == pytest.approx(wanted.item(), abs=1e-5)
+    ours, theirs = ({n: p.grad for n, p in m.named_parameters() if p.requires_grad} for m in (packed, padded))
+    assert ours.keys() == theirs.keys() and len(ours) == 28
+    assert all(torch.allclose(ours[n], theirs[n], atol=2e-6, rtol=1e-4) for n in ours)
+
+
+def test_the_base_does_not_change_and_the_end_is_learned(tiny):
+    """After steps of a high rate the frozen weights are bit for bit the base's, and the head is the model's own again."""
+    cfg = resolve(**tiny, lr=1e-2)
+    model, _ = prepare_model(cfg, choose_runtime(cfg), tiny_model())
+    before = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
+    rows, _ = read_rows(cfg)
+    encoded, _ = training_rows(tiny_tokenizer(), rows, 1024)
+    assert all(r['labels'][-1] == tiny_tokenizer().eos_token_id and r['labels'][0] == -100 for r in encoded)
+    trainer = make_trainer(cfg, choose_runtime(cfg), model, tiny_tokenizer(), encoded, Watch(tiny_tokenizer(), []), Path(tiny['artifacts_dir']), Layout(512, 0, {}, 1.0))
+    trainer.train()
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters() if n in before) and any((p != 0).all() for n, p in model.named_parameters() if 'lora_B' in n)
+
+
+def test_plan_in_words_and_numbers(tiny, tmp_path, capsys):
+    from lora_mbpp.cli import main
+    assert main(['plan', '--preset', 'mistral-7b', '--ranks', '8,32', '--vram', '12', '--source', 'files', '--mbpp-file', str(tmp_path/'none.jsonl'), '--data-dir', str(tmp_path/'d')]) == 0
+    said = capsys.readouterr().out
+    assert 'not in this machine' in said and 'cannot be read here' in said and '4800 rows' in said
+    total = next(line for line in said.splitlines() if line.startswith('total GiB')).split()[2:]
+    assert 8 < float(total[0]) < float(total[1]) < 11
+    rows = next(line for line in said.splitlines() if line.startswith('tokens a row')).split()[3:]
+    assert rows[0] == rows[1]
+    assert main(['plan', '--preset', 'mistral-7b', '--ranks', '8', '--vram', '5', '--source', 'files', '--mbpp-file', str(tmp_path/'none.jsonl'), '--data-dir', str(tmp_path/'d')]) == 2
+    assert 'Ways out' in capsys.readouterr().err
