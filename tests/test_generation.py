@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-from lora_mbpp.config import fingerprint, read_jsonl
+from lora_mbpp import generation
+from lora_mbpp.config import complaint, fingerprint, read_jsonl
 from lora_mbpp.data import literal_tasks, prompt_ids
 from lora_mbpp.generation import answer_batch, completion_nll, extract_code, generate, is_complete
 from lora_mbpp.models import tiny_model, tiny_tokenizer
@@ -102,3 +103,25 @@ def test_the_fence_stop_never_cuts_a_program_short():
     for text in (f'```python\n{program}\n```\nbye', f'First:\n```\nf(1)\n```\nthen\n```python\n{program}\n```\nmore\n```\nf(2)\n```'):
         first = next(i for i in range(len(text) + 1) if is_complete(text[:i], 'f'))
         assert extract_code(text[:first], 'f') == extract_code(text, 'f') == (program, 'fence')
+
+
+def test_out_of_memory_halves_the_batch(tmp_path, monkeypatch, capsys):
+    """Batches of more than two rows do not fit: the same answers in halves; one row that does not fit is a sentence."""
+    model, tasks, room = eager_to_stop(1), literal_tasks(), {'rows': 6}
+    def texts(name): return [r['text'] for r in generate(model, TOK, tasks, tmp_path/name, 'x', {'protocol': 'p', 'batch_size': 6, 'max_new_tokens': 30})]
+    wanted, whole = texts('a'), generation.answer_batch
+    def tight(model, tok, prompts, *args):
+        if len(prompts) > room['rows']: raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+        return whole(model, tok, prompts, *args)
+    monkeypatch.setattr(generation, 'answer_batch', tight)
+    room['rows'] = 2
+    assert texts('b') == wanted and 'in two halves' in capsys.readouterr().out
+    room['rows'] = 0
+    assert 'alone (CUDA out of memory)' in complaint(texts, 'c')
+
+
+def test_a_very_long_prompt_is_batched_apart():
+    """One prompt of thousands of tokens must not pad a whole batch to its length."""
+    tasks = [{'task_id': i, 'prompt': 'word ' * n} for i, n in enumerate([20] * 5 + [90] * 3 + [200, 210, 900])]
+    groups = generation.batches(TOK, tasks, 100)
+    assert [sorted(t['task_id'] for t in group) for group in groups] == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9], [10]]
