@@ -10,6 +10,7 @@ __all__ = ['ALL_STAGES', 'EPILOG', 'option_help', 'add_options', 'read_config', 
 
 # %% ../nbs/15_cli.ipynb #15-086c5b4a
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -95,6 +96,7 @@ def cmd_train(args) -> int:
     from lora_mbpp.train import train
     cfg = config_of(args, 'train')
     info = train(cfg)['train_info']
+    if int(os.environ.get('RANK', 0)): return 0      # one of several processes: the first one speaks
     ends = [f"{entry['nll']:.3f}" for entry in (info['val_nll'][0], info['val_nll'][-1])] if info['val_nll'] else []
     print(f"{info['steps']} steps, {info['trainable_parameters']:,} trainable parameters, {info['seconds']:.0f} s" + (f", validation NLL {' -> '.join(ends)}" if ends else ''))
     print(f'adapter in {shown(adapter_dir(cfg))}')

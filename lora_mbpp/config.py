@@ -112,6 +112,7 @@ class Config:
     optimizer: str = param('adamw_torch', 'optimizer, by its transformers name', 'train')
     row_tokens: int | None = param(None, 'tokens a forward pass takes at most (default: from the memory plan)', 'train')
     recomputed_layers: int | None = param(None, 'decoder layers that recompute their activations: slower, less memory (default: from the memory plan)', 'train')
+    gpus: int | None = param(None, 'processes that share the run, one for each CUDA card (default: 1)', 'train')
     vram: float | None = param(None, 'GB of the card to plan for, one of which is left to the desktop (default: what is free)', 'train')
     train_limit: int | None = param(None, 'use only this many training rows (default: all)', 'train')
     val_limit: int | None = param(40, 'validation rows scored during training (default: 40)', 'train')
@@ -190,7 +191,7 @@ def checked(parameter, value):
     return value
 
 # %% ../nbs/10_config.ipynb #10-0ca78615
-POSITIVE = ('rank', 'effective_batch', 'row_tokens', 'vram', 'max_length', 'max_new_tokens', 'batch_size', 'checkpoint_every', 'cpu_s', 'lr',
+POSITIVE = ('rank', 'effective_batch', 'row_tokens', 'gpus', 'vram', 'max_length', 'max_new_tokens', 'batch_size', 'checkpoint_every', 'cpu_s', 'lr',
             'alpha', 'epochs', 'n_samples', 'temperature', 'snapshots', 'n_tasks', 'max_steps', 'train_limit', 'val_limit')
 
 def check_ranges(cfg: Config) -> None:

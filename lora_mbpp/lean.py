@@ -126,6 +126,7 @@ def with_head(model: PeftModel) -> bool:
 def answer_loss(model: PeftModel, row: dict, labels: torch.Tensor) -> torch.Tensor:
     "Summed cross-entropy (nats) of a packed row (inputs of the model) for the tokens whose label is not -100. `labels` has the shape (tokens,)."
     places = (labels[1:] != -100).nonzero()[:, 0]     # a state predicts the next token; a document's first label is never asked for
+    if not len(places): return model(**row, logits_to_keep=1, use_cache=False).logits.float().sum() * 0    # nothing to learn here, but gradients for those who wait for them
     targets = labels[places + 1]
     found = model(**row, logits_to_keep=places, use_cache=False).logits[0]
     head = (model.get_base_model() if hasattr(model, 'get_base_model') else model.module.get_base_model()).get_output_embeddings()

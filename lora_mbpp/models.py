@@ -195,7 +195,8 @@ def load_model(name: str, runtime: Runtime):
     transformers_logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, runtime.dtype), use_safetensors=True, attn_implementation='sdpa',
-                                                     quantization_config=quantization_config(runtime), device_map={'': runtime.device})
+                                                     quantization_config=quantization_config(runtime),
+                                                     device_map={'': torch.cuda.current_device() if runtime.device == 'cuda' else 'cpu'})
     except torch.cuda.OutOfMemoryError as error: raise UserError(f"model '{name}' does not fit the card's memory; close other GPU programs, or use --quantization nf4") from error
     except Exception as error:   # every loader fails in its own way: OSError, ValueError, SafetensorError, ...
         raise explain_load(name, error) from error

@@ -232,20 +232,21 @@ def hold_to(budget: float) -> None:
     "Give this process at most so many GiB of the card: beyond that it is out of memory, as on a smaller card."
     torch.cuda.set_per_process_memory_fraction(min(1.0, budget * GIB / torch.cuda.get_device_properties(0).total_memory))
 
-def plan_run(cfg: Config, config, lengths: list[int], targets: int, device: str, dtype: str, nf4: bool, fused: bool, steps: int, here: bool = True) -> Flight:
-    "The plan of one run over documents of these `lengths` with `targets` target tokens in all, for a model of this transformers `config`. `here`: the device is this machine's. Raises `UserError` when it cannot fit."
+def plan_run(cfg: Config, config, lengths: list[int], targets: int, device: str, dtype: str, nf4: bool, fused: bool, steps: int, here: bool = True, processes: int = 1) -> Flight:
+    "The plan of one run over documents of these `lengths` with `targets` target tokens in all, for a model of this transformers `config`. `here`: the device is this machine's; `processes` share each step. Raises `UserError` when it cannot fit."
     kind = getattr(torch, dtype)
     lean = cfg.method in ('lora', 'rslora', 'lora+', 'pissa')
     shape = shape_of(config, kind, fused, max(cfg.rank, 64), lean)
     mean = sum(lengths) / len(lengths)
-    step_tokens = int(cfg.effective_batch * mean * 1.25)
+    share_of_step = -(-cfg.effective_batch // processes)
+    step_tokens = int(share_of_step * mean * 1.25)
     layout = choose_layout(shape, cfg.rank, max(lengths), step_tokens, memory_budget(cfg.vram, device), nf4, kind.itemsize, device, cfg.row_tokens, cfg.recomputed_layers)
     share = steps * cfg.effective_batch / len(lengths)
     tokens, answers = sum(lengths) * share, targets / sum(lengths)
     operations = tokens * operations_a_token(shape, layout.recomputed, answers)
     rate = matrix_rate(device, dtype) * SHARE_OF_RATE[device] / (1 + HALF_SPEED[device] / layout.row_tokens) if here else None
-    rows = steps * max(1, -(-cfg.effective_batch * mean // layout.row_tokens))
-    seconds = max(operations / rate, rows * shape.layers * LAUNCHES[device]) if rate else None
+    rows = steps * max(1, -(-share_of_step * mean // layout.row_tokens))
+    seconds = max(operations / rate / processes, rows * shape.layers * LAUNCHES[device]) if rate else None
     return Flight(cfg.rank, layout, steps, round(tokens), round(targets * share), operations, seconds / 60 if rate else None)
 
 def flight_sentence(flight: Flight) -> str:

@@ -6,14 +6,19 @@
 __all__ = ['PEFT_METHODS', 'NOT_FINITE', 'NOT_IDENTITY', 'USUAL', 'lora_scale', 'lora_config', 'nested_start', 'training_rows',
            'usable_optimizer', 'optimizer_steps', 'trainer_arguments', 'save_peft', 'pissa_start', 'keep_snapshot',
            'count_targets', 'Watch', 'history', 'identity', 'clear_run', 'check_identity', 'prepare_model',
-           'make_trainer', 'fit', 'save_adapter', 'train_facts', 'read_rows', 'train', 'flight_plan', 'study_lengths',
-           'plan_study', 'train_adapter', 'merge_adapter']
+           'make_trainer', 'fit', 'save_adapter', 'train_facts', 'launch', 'read_rows', 'train', 'train_once',
+           'flight_plan', 'study_lengths', 'plan_study', 'train_adapter', 'merge_adapter']
 
-# %% ../nbs/02_train.ipynb #02-cb0a2759
+# %% ../nbs/02_train.ipynb #02-796e6e8f
 import math
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 import zlib
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +32,10 @@ from .models import (Runtime, choose_runtime, device_info, has_bitsandbytes, is_
                               parameter_counts, peak_memory_gb)
 from .packing import choose_attention, set_attention
 from .plan import Flight, Layout, config_of, flight_sentence, hold_to, plan_run
-from .trainer import PackedTrainer, collate, whole_checkpoint
+from .trainer import PackedTrainer, collate, only_first_speaks, processes_of, whole_checkpoint
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
@@ -88,7 +94,8 @@ def trainer_arguments(cfg: Config, runtime: Runtime, folder: Path, n_rows: int, 
         seed=cfg.seed, data_seed=cfg.seed, gradient_checkpointing=False, bf16=runtime.dtype == 'bfloat16' and runtime.device == 'cuda' and not lean,
         fp16=runtime.dtype == 'float16', use_cpu=runtime.device == 'cpu', logging_steps=max(1, steps // 200), logging_nan_inf_filter=False,
         save_steps=cfg.checkpoint_every, max_length=None, packing=False, dataset_kwargs={'skip_prepare_dataset': True}, report_to='none', disable_tqdm=True,
-        dataloader_pin_memory=runtime.device == 'cuda')
+        dataloader_pin_memory=runtime.device == 'cuda', ddp_find_unused_parameters=False,
+        **({'ddp_backend': 'gloo'} if runtime.device == 'cpu' and torch.distributed.is_initialized() else {}))
 
 # %% ../nbs/02_train.ipynb #02-eb157256
 def save_peft(model: PeftModel, folder: Path) -> None:
@@ -155,7 +162,7 @@ class Watch(TrainerCallback):
             self.forget_peak()
         state.log_history.append({'step': state.global_step, 'elapsed': time.perf_counter() - self.started, 'batch': fingerprint([int(one) for one in self.seen])})
         self.seen.clear()
-        if state.global_step in self.keep_at: keep_snapshot(model, self.snapshots, state)
+        if state.global_step in self.keep_at and state.is_world_process_zero: keep_snapshot(model, self.snapshots, state)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and not math.isfinite(logs.get('loss', 0)): raise UserError(NOT_FINITE.format(what='loss', step=state.global_step, lower=args.learning_rate / 3))
@@ -191,7 +198,7 @@ def history(log: list[dict]) -> tuple[list[dict], list[dict]]:
 
 # %% ../nbs/02_train.ipynb #02-1a85ebee
 NOT_IDENTITY = {'overwrite', 'merge', 'run', 'checkpoint_every', 'artifacts_dir', 'data_dir', 'output_dir', 'train_file', 'val_file', 'mbpp_file',
-                'codealpaca_file', 'preset', 'source', 'python_only', 'near_duplicate', 'snapshots', 'tag', 'row_tokens', 'recomputed_layers', 'vram'}
+                'codealpaca_file', 'preset', 'source', 'python_only', 'near_duplicate', 'snapshots', 'tag', 'row_tokens', 'recomputed_layers', 'vram', 'gpus'}
 
 def identity(cfg: Config, rows: list[dict], validation: list[dict]) -> dict:
     "Parameters and data that make this run this run."
@@ -246,6 +253,8 @@ def make_trainer(cfg: Config, runtime: Runtime, model: PeftModel, tok, encoded: 
 # %% ../nbs/02_train.ipynb #02-ec088241
 def fit(trainer: PackedTrainer, folder: Path) -> None:
     "Train to the end, from the newest whole checkpoint when there is one."
+    if trainer.args.process_index == 0: whole_checkpoint(folder/'checkpoints')     # removes what is torn
+    trainer.accelerator.wait_for_everyone()
     start = whole_checkpoint(folder/'checkpoints')
     if start: print(f'continuing from {shown(start)}')
     trainer.train(resume_from_checkpoint=start)
@@ -274,6 +283,24 @@ def train_facts(cfg: Config, trainer: PackedTrainer, encoded: list[dict], too_lo
             'row_tokens': trainer.row_tokens, 'recomputed_layers': flight.layout.recomputed, 'shrunk': trainer.shrunk or [], 'how': how,
             'forecast': {'memory_gb': round(flight.layout.memory['total'] * 2**30 / 1e9, 2), 'seconds': round(60 * flight.minutes, 1), 'tokens': flight.tokens, 'steps': flight.steps}}
 
+# %% ../nbs/02_train.ipynb #02-3766ddfb
+def launch(cfg: Config, runtime: Runtime) -> dict:
+    "Run `train` in `cfg.gpus` processes by torchrun; returns the run's metrics. Raises `UserError` with the last lines when one of them dies."
+    if runtime.device == 'cuda' and cfg.gpus > torch.cuda.device_count(): raise UserError(f'gpus = {cfg.gpus}, and this machine has {torch.cuda.device_count()} CUDA cards')
+    values = {name: getattr(cfg, name) for name in stage_parameters('train') if name != 'gpus' and getattr(cfg, name) is not None}
+    with tempfile.TemporaryDirectory(prefix='lora_mbpp_') as folder:
+        write_json(Path(folder)/'run.yaml', values)      # JSON is YAML
+        command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(cfg.gpus), '-m', 'lora_mbpp.cli', 'train', '--config', str(Path(folder)/'run.yaml')]
+        last = deque(maxlen=300)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace') as process:
+            for line in process.stdout:
+                last.append(line)
+                print(line, end='', flush=True)
+    if process.returncode:
+        own = [line.split('lora-mbpp train: ', 1)[1].strip() for line in last if 'lora-mbpp train: ' in line]
+        raise UserError(own[0] if own else f"one of {cfg.gpus} processes died (status {process.returncode}); the last lines: {' | '.join(line.strip() for line in list(last)[-6:])}")
+    return read_json(metrics_file(cfg, run_name(cfg)))
+
 # %% ../nbs/02_train.ipynb #02-7d634820
 def read_rows(cfg: Config) -> tuple[list[dict], list[dict]]:
     "Training and validation rows: the files given, or those of the prepared data (made when missing)."
@@ -283,25 +310,37 @@ def read_rows(cfg: Config) -> tuple[list[dict], list[dict]]:
 
 def train(cfg: Config) -> dict:
     "Train one adapter and keep it in `artifacts/checkpoints/<run>`; returns the run's metrics. A finished run is read back, a killed one continued."
-    rows, validation = read_rows(cfg)
-    run, folder, runtime = run_name(cfg), adapter_dir(cfg), choose_runtime(cfg)
+    runtime = choose_runtime(cfg)
+    if (cfg.gpus or 1) > 1 and 'RANK' not in os.environ: return launch(cfg, runtime)
+    state = processes_of(runtime.device)
+    with only_first_speaks(state):
+        with state.main_process_first(): rows, validation = read_rows(cfg)
+        metrics = train_once(cfg, runtime, state, rows, validation)
+        state.wait_for_everyone()
+    return read_json(metrics)
+
+def train_once(cfg: Config, runtime: Runtime, state: PartialState, rows: list[dict], validation: list[dict]) -> Path:
+    "Train unless it is done already, and record it; returns the run's metrics file. Only process 0 writes."
+    run, folder = run_name(cfg), adapter_dir(cfg)
     metrics, wanted = metrics_file(cfg, run), identity(cfg, rows, validation)
-    check_identity(folder, wanted, cfg.overwrite)
+    if state.is_main_process: check_identity(folder, wanted, cfg.overwrite)
+    state.wait_for_everyone()
     if is_adapter(folder) and metrics.exists() and 'train_info' in read_json(metrics):
         print(f'{run} is trained already: {shown(folder)}')
     else:
-        print(f'{run}: {runtime.reason}; scale {lora_scale(cfg)[1]:g} ({cfg.alpha_policy})')
-        write_json(folder/'run.json', wanted)
-        info = train_adapter(cfg, runtime, rows, validation, folder)
-        update_metrics(metrics, run_info={**run_info(cfg, run, 'lora'), 'parameters': wanted}, train_info=info, meta_info={**meta_info(), 'device': device_info(runtime)})
-    if cfg.merge: merge_adapter(cfg, folder, run)
-    return read_json(metrics)
+        many = f'{state.num_processes} processes; ' if state.num_processes > 1 else ''
+        print(f'{run}: {many}{runtime.reason}; scale {lora_scale(cfg)[1]:g} ({cfg.alpha_policy})')
+        if state.is_main_process: write_json(folder/'run.json', wanted)
+        info = train_adapter(cfg, runtime, state, rows, validation, folder)
+        if state.is_main_process: update_metrics(metrics, run_info={**run_info(cfg, run, 'lora'), 'parameters': wanted}, train_info=info, meta_info={**meta_info(), 'device': device_info(runtime)})
+    if cfg.merge and state.is_main_process: merge_adapter(cfg, folder, run)
+    return metrics
 
-# %% ../nbs/02_train.ipynb #02-e0e951ec
-def flight_plan(cfg: Config, runtime: Runtime, encoded: list[dict]) -> Flight:
+# %% ../nbs/02_train.ipynb #02-44317a9c
+def flight_plan(cfg: Config, runtime: Runtime, encoded: list[dict], processes: int = 1) -> Flight:
     "What this run will take, before anything is loaded. Raises `UserError` when it cannot fit."
     lengths, targets = [len(r['input_ids']) for r in encoded], sum(sum(t != -100 for t in r['labels']) for r in encoded)
-    return plan_run(cfg, config_of(cfg.model), lengths, targets, runtime.device, runtime.dtype, runtime.quantization == 'nf4', can_fuse(runtime.device) is None, optimizer_steps(cfg, len(encoded)))
+    return plan_run(cfg, config_of(cfg.model), lengths, targets, runtime.device, runtime.dtype, runtime.quantization == 'nf4', can_fuse(runtime.device) is None, optimizer_steps(cfg, len(encoded)), processes=processes)
 
 USUAL = [76] * 240 + [110] * 960 + [138] * 1920 + [165] * 960 + [200] * 480 + [300] * 216 + [599] * 24     # MBPP-train and the Python items of CodeAlpaca-20k: tokens of 4,800 rows
 
@@ -329,13 +368,13 @@ def plan_study(cfg: Config, ranks: list[int]) -> tuple[list[Flight], str]:
     where = f'a card of {cfg.vram:g} GB that is not in this machine' if elsewhere else 'this machine'
     return flights, f"{basis}; {where}; {'NF4' if nf4 else dtype} base, {dtype} computation"
 
-def train_adapter(cfg: Config, runtime: Runtime, rows: list[dict], validation: list[dict], folder: Path) -> dict:
+def train_adapter(cfg: Config, runtime: Runtime, state: PartialState, rows: list[dict], validation: list[dict], folder: Path) -> dict:
     "Plan, load, train, save; returns `train_info`."
     tok = load_tokenizer(cfg.model)
     encoded, too_long = training_rows(tok, rows, cfg.max_length)
     if too_long: print(f'{len(too_long)} of {len(rows)} rows are longer than {cfg.max_length} tokens and left out: {", ".join(map(str, too_long[:5]))} ...')
     if not encoded: raise UserError(f'no training row fits into {cfg.max_length} tokens; raise --max-length')
-    flight = flight_plan(cfg, runtime, encoded)
+    flight = flight_plan(cfg, runtime, encoded, state.num_processes)
     print(flight_sentence(flight))
     if cfg.vram and runtime.device == 'cuda': hold_to(flight.layout.budget)
     model, how = prepare_model(cfg, runtime, load_model(cfg.model, runtime))
@@ -345,9 +384,9 @@ def train_adapter(cfg: Config, runtime: Runtime, rows: list[dict], validation: l
     trainer = make_trainer(cfg, runtime, model, tok, encoded, watch, folder, flight.layout)
     fit(trainer, folder)
     with_head(trainer.model)
-    save_adapter(trainer.model, folder)
+    if state.is_main_process: save_adapter(trainer.model, folder)
     facts = train_facts(cfg, trainer, encoded, too_long, flight, how, watch.peak)
-    count_targets(folder, facts['target_tokens'])
+    if state.is_main_process: count_targets(folder, facts['target_tokens'])
     return facts
 
 # %% ../nbs/02_train.ipynb #02-dc4676a6
