@@ -27,6 +27,7 @@ from transformers import (AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsA
 from transformers.utils import logging as transformers_logging
 
 from .config import Config, UserError, cache_dir, sha256_file, shown
+from .packing import choose_attention, set_attention
 
 # %% ../nbs/11_models.ipynb #11-9e3e391f
 @dataclass(frozen=True)
@@ -200,6 +201,7 @@ def load_model(name: str, runtime: Runtime):
     except torch.cuda.OutOfMemoryError as error: raise UserError(f"model '{name}' does not fit the card's memory; close other GPU programs, or use --quantization nf4") from error
     except Exception as error:   # every loader fails in its own way: OSError, ValueError, SafetensorError, ...
         raise explain_load(name, error) from error
+    set_attention(model, choose_attention(model.config, runtime.device, runtime.dtype)[0])
     return model.eval()
 
 # %% ../nbs/11_models.ipynb #11-8c94ef7a

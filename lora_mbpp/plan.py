@@ -247,6 +247,9 @@ def plan_run(cfg: Config, config, lengths: list[int], targets: int, device: str,
     rate = matrix_rate(device, dtype) * SHARE_OF_RATE[device] / (1 + HALF_SPEED[device] / layout.row_tokens) if here else None
     rows = steps * max(1, -(-share_of_step * mean // layout.row_tokens))
     seconds = max(operations / rate / processes, rows * shape.layers * LAUNCHES[device]) if rate else None
+    if device == 'cpu':     # the interpreter and its libraries count there, and are in memory already
+        own = psutil.Process().memory_info().rss / GIB
+        layout = replace(layout, memory={**layout.memory, 'interpreter': own, 'total': layout.memory['total'] + own})
     return Flight(cfg.rank, layout, steps, round(tokens), round(targets * share), operations, seconds / 60 if rate else None)
 
 def flight_sentence(flight: Flight) -> str:

@@ -7,6 +7,7 @@ from lora_mbpp.config import complaint, fingerprint, read_jsonl
 from lora_mbpp.data import literal_tasks, prompt_ids
 from lora_mbpp.generation import answer_batch, completion_nll, extract_code, generate, is_complete
 from lora_mbpp.models import tiny_model, tiny_tokenizer
+from lora_mbpp.packing import set_attention
 
 TOK = tiny_tokenizer()
 PROMPTS = [t['prompt'] for t in literal_tasks()] + ['', 'é' * 40, 'a\n' * 60]
@@ -125,3 +126,16 @@ def test_a_very_long_prompt_is_batched_apart():
     tasks = [{'task_id': i, 'prompt': 'word ' * n} for i, n in enumerate([20] * 5 + [90] * 3 + [200, 210, 900])]
     groups = generation.batches(TOK, tasks, 100)
     assert [sorted(t['task_id'] for t in group) for group in groups] == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9], [10]]
+
+
+def test_packed_scores_are_padded_scores(monkeypatch):
+    """In one row, in several, and padded: the same NLL for each answer, in the order given."""
+    items = [(p, 'def f(x):\n    return x' + ' + 1' * n) for n, p in enumerate(PROMPTS)]
+    padded, model = completion_nll(tiny_model(), TOK, items), tiny_model()
+    set_attention(model, 'by document')
+    for room in (1, 700, 10_000):
+        monkeypatch.setitem(generation.ROOM, 'cpu', room)
+        packed = completion_nll(model, TOK, items)
+        assert [s['n_tokens'] for s in packed] == [s['n_tokens'] for s in padded]
+        assert [s['nll'] for s in packed] == pytest.approx([s['nll'] for s in padded], rel=1e-4)
+    assert completion_nll(model, TOK, []) == []
