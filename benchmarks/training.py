@@ -110,19 +110,19 @@ def measure(job: dict) -> dict:
     else:
         model = get_peft_model(load_model(cfg.model, runtime), lora_config(cfg))
     def run(steps, batch, some):
-        watch = Timed()
+        watch, own = Timed(), Watch(tok, [])
         if job['way'] == 'engine':
             from dataclasses import replace
-            trainer = make_trainer(replace(cfg, max_steps=steps, effective_batch=batch), runtime, model, tok, some, Watch(tok, []), folder, flight.layout)
+            trainer = make_trainer(replace(cfg, max_steps=steps, effective_batch=batch), runtime, model, tok, some, own, folder, flight.layout)
             trainer.add_callback(watch)
             trainer.args.logging_steps, trainer.args.train_sampling_strategy, trainer.args.save_strategy = 1, 'sequential', 'no'
         else: trainer = trl_trainer(job['way'], job, runtime, model, tok, some, folder, watch, steps, batch)
         trainer.train()
-        return watch, trainer
-    watch, _ = run(1, 8, rows[:8])
+        return watch, trainer, own.peak
+    watch, *_ = run(1, 8, rows[:8])
     found['loss'], found['norm'] = (round(float(next(l for l in watch.logs if 'loss' in l)[k]), 5) for k in ('loss', 'grad_norm'))
     if torch.cuda.is_available(): torch.cuda.empty_cache(); torch.cuda.reset_peak_memory_stats()
-    watch, trainer = run(job['steps'], job['batch'], rows)
+    watch, trainer, peak = run(job['steps'], job['batch'], rows)
     norms = [l['grad_norm'] for l in watch.logs if 'grad_norm' in l]
     total = sum(len(r['input_ids']) for r in rows)
     if job['way'] == 'trl': a_step = total / len(trainer.train_dataset) * 8      # packed: rows of about 2,048 tokens, eight a step
@@ -134,7 +134,7 @@ def measure(job: dict) -> dict:
     rates = [(average if job['way'] == 'padded' else tokens(i + 1)) / t for i, t in enumerate(times)][1:]
     found |= {'tokens_per_s': round(statistics.median(rates), 1), 'least': round(min(rates), 1), 'most': round(max(rates), 1), 'steps_timed': len(rates), 'norms_positive': all(n > 0 for n in norms),
               'shrunk': getattr(trainer, 'shrunk', None) or []}
-    if torch.cuda.is_available(): found['peak_gib'] = round(torch.cuda.max_memory_reserved() / GIB, 2)
+    if torch.cuda.is_available(): found['peak_gib'] = round(max(peak * 1e9, torch.cuda.max_memory_reserved()) / GIB, 2)     # the engine's own watch forgets after each validation
     else:
         from lora_mbpp.models import peak_memory_gb
         found['peak_gib'] = round(peak_memory_gb() * 1e9 / GIB, 2)

@@ -158,7 +158,7 @@ def answer_loss(model: PeftModel, row: dict, labels: torch.Tensor) -> torch.Tens
     found = model(**row, logits_to_keep=places, use_cache=False).logits[0]
     head = (model.get_base_model() if hasattr(model, 'get_base_model') else model.module.get_base_model()).get_output_embeddings()
     if not isinstance(head, PassThrough): return F.cross_entropy(found.float(), targets, reduction='sum')
-    return HeadLoss.apply(found, head.weight, targets, max(64, PIECE_BYTES // (4 * head.weight.shape[0])))
+    return HeadLoss.apply(found.to(head.weight.dtype), head.weight, targets, max(64, PIECE_BYTES // (4 * head.weight.shape[0])))
 
 # %% ../nbs/29_lean.ipynb #29-c3eeae2f
 def checkpoint_layers(model: PeftModel, how_many: int) -> int:

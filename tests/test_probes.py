@@ -81,17 +81,18 @@ def test_what_is_no_adapter_gets_a_sentence(tmp_path):
 
 
 def test_ladder_goes_on_where_it_stopped(tiny, tmp_path, capsys):
-    cfg = resolve(**tiny, rank=4, lr=0.05)
+    cfg = resolve(**tiny, rank=4, lr=0.05, tag='lr0.05')     # a name with a dot, as a search over learning rates makes them
     assert 'no adapter' in complaint(run_ladder, cfg)
     train(cfg)
     first = run_ladder(cfg, passes=True)
     assert [r['rank'] for r in first] == [1, 2, 4] and all(r['pass_at_1'] is not None for r in first)
-    path = tmp_path/'artifacts'/'metrics'/'ladder'/'test-r4-s0.jsonl'
+    path = tmp_path/'artifacts'/'metrics'/'ladder'/'test-r4-s0-lr0.05.jsonl'
     path.write_text(path.read_text()[:-40])    # killed while it wrote the last rung
     capsys.readouterr()
     again = run_ladder(cfg, passes=True)
     assert capsys.readouterr().out.count('scored already') == 2 and [r['nll'] for r in again] == [r['nll'] for r in first]
     assert len(ladder_table(tmp_path/'artifacts')) == 3 == len(read_jsonl(path))
+    assert {p.name for p in path.parent.glob('*-1.*')} == {'test-r4-s0-lr0.05-1.generations.jsonl', 'test-r4-s0-lr0.05-1.results.jsonl'}
 
 
 def test_snapshots_are_kept_and_scored(tiny, tmp_path):

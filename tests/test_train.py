@@ -281,6 +281,17 @@ def test_packed_gradients_are_padded_gradients(tiny, way, room):
     assert all(torch.allclose(ours[n], theirs[n], atol=2e-6, rtol=1e-4) for n in ours)
 
 
+def test_states_wider_than_the_head(tiny):
+    "Float32 states before a bfloat16 head, as fused kernels make them of DoRA or float16 on CUDA."
+    model, _ = prepare_model(resolve(**tiny, rank=4), choose_runtime(resolve(**tiny)), tiny_model())
+    row, labels = next(iter(rows_of(collate([{'input_ids': list(range(3, 40)), 'labels': list(range(3, 40))}]), 100, 'cpu')))
+    exact = answer_loss(model, row, labels)
+    model.get_base_model().get_output_embeddings().kept[0].bfloat16()
+    narrow = answer_loss(model, row, labels)
+    narrow.backward()
+    assert narrow.item() == pytest.approx(exact.item(), rel=0.01) and all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+
 def test_the_base_does_not_change_and_the_end_is_learned(tiny):
     """After steps of a high rate the frozen weights are bit for bit the base's, and the head is the model's own again."""
     cfg = resolve(**tiny, lr=1e-2)
