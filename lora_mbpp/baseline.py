@@ -10,6 +10,8 @@ from dataclasses import replace
 
 from .config import Config, run_name
 from .evaluate import evaluate
+from .generation import answers_at_once
+from .models import choose_runtime
 
 # %% ../nbs/01_baseline.ipynb #01-2a04e173
 def run_baseline(cfg: Config) -> dict:
@@ -20,7 +22,7 @@ def run_baseline(cfg: Config) -> dict:
 
 def run_again(cfg: Config) -> dict:
     "Metrics of the untouched model in batches of half the size (A/A): what differs is the noise floor."
-    return evaluate(replace(cfg, batch_size=max(1, cfg.batch_size // 2), out_file=None), f'{run_name(cfg, base=True)}-again', kind='again')
+    return evaluate(replace(cfg, batch_size=max(1, answers_at_once(cfg, choose_runtime(cfg)) // 2), out_file=None), f'{run_name(cfg, base=True)}-again', kind='again')
 
 # %% ../nbs/01_baseline.ipynb #01-30a53641
 def baseline_of(cfg: Config) -> dict:

@@ -127,7 +127,7 @@ class Config:
     lora_dir: str | None = param(None, 'adapter to evaluate (default: artifacts/checkpoints/<run>)', 'eval')
     n_tasks: int | None = param(None, 'evaluate the first n test tasks (default: all)', 'baseline eval')
     max_new_tokens: int = param(128, 'longest answer in tokens; longer ones are cut and counted', 'baseline eval')
-    batch_size: int = param(30, 'prompts a generation batch; keep it across ranks', 'baseline eval')
+    batch_size: int | None = param(None, 'answers decoded at once; keep it across ranks (default: what the card holds, at most 512; 64 on a CPU)', 'baseline eval')
     n_samples: int = param(1, 'answers a task: 1 is greedy, more are sampled, for pass@k', 'baseline eval')
     temperature: float = param(0.2, 'of sampled answers', 'baseline eval')
     forgetting: bool = param(False, 'also score prose and HumanEval\'s reference code, to see what training unlearned', 'baseline eval')
@@ -152,7 +152,7 @@ def stage_parameters(stage: str) -> dict[str, object]:
 PRESETS = {
     'starter': dict(quantization='none', epochs=0.5, lr=1e-3),
     'smollm2-135m': dict(source='hub', quantization='none', lr=3e-4, max_new_tokens=256, val_limit=100, forgetting=True),
-    'mistral-7b': dict(source='hub', model='mistralai/Mistral-7B-Instruct-v0.2', lr=1e-4, max_new_tokens=256, effective_batch=16, batch_size=16,
+    'mistral-7b': dict(source='hub', model='mistralai/Mistral-7B-Instruct-v0.2', lr=1e-4, max_new_tokens=256, effective_batch=16,
                        optimizer='adamw_torch_fused',
                        val_limit=100, checkpoint_every=50, warmup_ratio=0.03, forgetting=True),
     'test': dict(source='literal', model='tiny-random', max_new_tokens=12, effective_batch=2, batch_size=4, lr=1e-3,

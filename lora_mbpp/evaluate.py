@@ -6,8 +6,8 @@
 __all__ = ['FUNNEL', 'PER_TASK', 'as_job', 'verdict_fields', 'failing_assert', 'result_key', 'judging', 'score', 'stages_passed',
            'funnel', 'pass_at_k', 'wilson', 'task_means', 'passes_at', 'summarise', 'per_task', 'comparison_settings',
            'finished_evaluation', 'trained_as', 'run_info', 'reference_nll', 'scores', 'described', 'evaluate',
-           'load_for', 'forget_answers', 'write_results', 'sample_task', 'sample_code', 'read_samples',
-           'evaluate_samples', 'self_check', 'self_check_lines']
+           'load_for', 'answers_file', 'answer_all', 'seconds_before', 'forget_answers', 'write_results', 'sample_task',
+           'sample_code', 'read_samples', 'evaluate_samples', 'self_check', 'self_check_lines']
 
 # %% ../nbs/03_eval.ipynb #03-36b1b9f7
 import time
@@ -16,13 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.stats import binomtest
 
 from .benchmarks import HUMANEVAL_PROTOCOL, compact, completed, task_order, with_preamble
 from .config import (Config, UserError, append_jsonl, artifacts_folder, fingerprint, group_name, in_test, meta_info, metrics_file, plan_id,
                               progress, read_json, read_jsonl, repair_tail, shown, update_metrics, write_json, write_jsonl)
 from .data import load_tasks, parsed, protocol_of, read_table, render_completion, task_set, with_benchmark
-from .generation import completion_nll, extract_code, generate, generation_settings, mean_nll
+from .bank import Bank, why_not
+from .generation import Contestant, completion_nll, join_and_expand, extract_code, generate_all, generation_settings, mean_nll
+from .lean import fuse_kernels
 from .models import Runtime, choose_runtime, device_info, load_adapter, load_model, load_tokenizer, parameter_counts, peak_memory_gb, require_adapter
 from .sandbox import Limits, judge_many, require_layers
 
@@ -177,8 +180,8 @@ def described(results: list[dict], tasks: list[dict], nll: dict) -> list[dict]:
     return [{**r, **by_id[r['task_id']], **first(r)} for r in results]
 
 # %% ../nbs/03_eval.ipynb #03-8dd9e221
-def evaluate(cfg: Config, run: str, adapter: Path | None = None, loaded=None, kind: str = 'base') -> dict:
-    "Generate, judge and score one run; returns its metrics and keeps them in `metrics_file`. `loaded`: (model, tokenizer) to reuse; `kind`: what a run without an adapter is."
+def evaluate(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'base') -> dict:
+    "Generate, judge and score one run; returns its metrics and keeps them in `metrics_file`. `kind`: what a run without an adapter is."
     cfg = with_benchmark(cfg)
     if adapter: require_adapter(adapter)
     tasks, runtime, limits, layers = load_tasks(cfg), choose_runtime(cfg), Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox, engine=cfg.engine)
@@ -190,26 +193,57 @@ def evaluate(cfg: Config, run: str, adapter: Path | None = None, loaded=None, ki
         return write_results(cfg, run, metrics)
     if cfg.overwrite: forget_answers(cfg, run)
     print(f'{run}: {runtime.reason}')
-    model, tok = loaded or load_for(cfg, runtime, adapter)
+    model, tok, bank = load_for(cfg, runtime, [adapter] if adapter else [])
     started = time.perf_counter()
-    records = generate(model, tok, tasks, cfg.out_file if not adapter and cfg.out_file else metrics_file(cfg, run, '.generations.jsonl'), run, generation, cfg.n_samples, cfg.temperature)
+    contestant = Contestant(run, answers_file(cfg, run, adapter), generation, 0 if bank else -1)
+    records = generate_all(model, tok, tasks, [contestant], cfg.n_samples, cfg.temperature, bank)[run]
     generated = time.perf_counter()
     results = score(records, tasks, metrics_file(cfg, run, '.results.jsonl'), limits, layers)
     judged = time.perf_counter()
+    if bank: bank.choose(torch.tensor(0, device=model.device))
     facts, nll = scores(model, tok, tasks, cfg.forgetting)
     info = {**summarise(results, tasks), **facts, 'settings': settings, 'plan': plan_id(), 'adapter': generation['adapter'], 'sandbox': layers,
             'new_tokens': sum(r['n_tokens'] for r in records), 'parameters': parameter_counts(model)[1],
-            'seconds': {'generation': round(generated - started, 1), 'programs': round(judged - generated, 1), 'references': round(time.perf_counter() - judged, 1)},
+            'seconds': {'generation': round(generated - started + seconds_before(path, generation), 1), 'programs': round(judged - generated, 1), 'references': round(time.perf_counter() - judged, 1)},
             'peak_memory_gb': round(peak_memory_gb(), 2), 'per_task': per_task(described(results, tasks, nll))}
     metrics = update_metrics(path, run_info=run_info(cfg, run, 'lora' if adapter else kind, adapter, trained_as(cfg, run)),
                              eval_info=info, meta_info={**meta_info(), 'device': device_info(runtime)})
     return write_results(cfg, run, metrics)
 
 # %% ../nbs/03_eval.ipynb #03-57ce47d8
-def load_for(cfg: Config, runtime: Runtime, adapter: Path | None):
-    "Model (with adapter, unmerged) and tokenizer of a run."
+def load_for(cfg: Config, runtime: Runtime, adapters: list[Path]):
+    "Model, tokenizer and bank of plain LoRA adapters; no bank, and PEFT's own model, for a single adapter of another kind, or for none."
     tok, model = load_tokenizer(cfg.model), load_model(cfg.model, runtime)
-    return (load_adapter(model, adapter) if adapter else model), tok
+    fused = [fuse_kernels(model)] if runtime.device == 'cuda' else []
+    if other := next((why for adapter in adapters if (why := why_not(adapter))), None):
+        print(f'{other}: computed by PEFT')
+        return load_adapter(model, adapters[0]), tok, None
+    if done := [*fused, join_and_expand(model, cfg, runtime)]: print(', '.join(filter(None, done)))
+    return model, tok, Bank(model, adapters) if adapters else None
+
+def answers_file(cfg: Config, run: str, adapter: Path | None) -> Path:
+    "Where the answers of a run go."
+    return Path(cfg.out_file) if cfg.out_file and not adapter else metrics_file(cfg, run, '.generations.jsonl')
+
+def answer_all(cfg: Config, runs: dict[str, Path | None]) -> int:
+    "Answers of several runs (name: adapter, None for the untouched model) in one pass over one loaded model, each in its own file, where `evaluate` finds them. Adapters that are no plain LoRA are left to it. Returns the number of runs."
+    cfg = with_benchmark(cfg)
+    tasks, runtime = load_tasks(cfg), choose_runtime(cfg)
+    adapters = [a for a in runs.values() if a and not why_not(require_adapter(a))]
+    together = [Contestant(run, answers_file(replace(cfg, out_file=None), run, a), {**generation_settings(cfg, runtime, a), 'protocol': protocol_of(tasks)}, adapters.index(a) if a else -1)
+                for run, a in runs.items() if a is None or a in adapters]
+    print(f'{len(together)} runs in one pass: {runtime.reason}')
+    model, tok, bank = load_for(cfg, runtime, adapters)
+    started = time.perf_counter()
+    generate_all(model, tok, tasks, together, cfg.n_samples, cfg.temperature, bank)
+    seconds = round((time.perf_counter() - started) / len(together), 1)
+    for c in together: update_metrics(metrics_file(cfg, c.run), answers_info={'settings': fingerprint(c.settings), 'runs': len(together), 'seconds_a_run': seconds})
+    return len(together)
+
+def seconds_before(path: Path, settings: dict) -> float:
+    "What this run's share of a common pass took, 0 where there was none with these settings."
+    info = read_json(path).get('answers_info', {}) if path.exists() else {}
+    return info['seconds_a_run'] if info.get('settings') == fingerprint(settings) else 0.0
 
 def forget_answers(cfg: Config, run: str) -> None:
     "Remove the answers and results of a run that is to be evaluated anew."

@@ -12,13 +12,15 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import torch
 
+from .bank import Bank
 from .anatomy import adapter_config, rungs, truncate
 from .config import Config, UserError, adapter_dir, append_jsonl, artifacts_folder, fingerprint, read_json, read_jsonl, repair_tail, run_name, sha256_file, shown
 from .data import load_tasks
-from .evaluate import reference_nll, score, task_means
-from .generation import generate, generation_settings, mean_nll
-from .models import choose_runtime, load_adapter, load_model, load_tokenizer
+from .evaluate import load_for, reference_nll, score, task_means
+from .generation import Contestant, generate_all, generation_settings, mean_nll
+from .models import choose_runtime
 from .sandbox import Limits, require_layers
 
 # %% ../nbs/24_probes.ipynb #24-36b2d05b
@@ -35,15 +37,17 @@ class Scorer:
 
     def nll_and_passes(self, adapter: Path, place: Path) -> dict:
         "`nll` (nats a token) and `pass_at_1` (None unless asked for) of an adapter; generations and results go below `place`."
-        if self.base is None: self.tok, self.base = load_tokenizer(self.cfg.model), load_model(self.cfg.model, self.runtime)
-        model = load_adapter(self.base, adapter)
-        try: return {'nll': mean_nll(reference_nll(model, self.tok, self.tasks)), 'pass_at_1': self.pass_at_1(model, adapter, place) if self.passes else None}
-        finally: self.base = model.unload()
+        if self.base is None: self.base, self.tok, _ = load_for(self.cfg, self.runtime, [])
+        bank = Bank(self.base, [adapter])
+        bank.choose(torch.tensor(0, device=self.base.device))
+        try: return {'nll': mean_nll(reference_nll(self.base, self.tok, self.tasks)), 'pass_at_1': self.pass_at_1(bank, adapter, place) if self.passes else None}
+        finally: bank.close()
 
-    def pass_at_1(self, model, adapter: Path, place: Path) -> float:
+    def pass_at_1(self, bank: Bank, adapter: Path, place: Path) -> float:
         "Share of tasks that the adapter's greedy answers pass."
         layers = require_layers(self.cfg.sandbox, engine=self.cfg.engine)
-        records = generate(model, self.tok, self.tasks, beside(place, 'generations'), place.name, {**generation_settings(self.cfg, self.runtime, adapter), 'decoding': 'greedy'})
+        contestant = Contestant(place.name, beside(place, 'generations'), {**generation_settings(self.cfg, self.runtime, adapter), 'decoding': 'greedy'}, 0)
+        records = generate_all(self.base, self.tok, self.tasks, [contestant], bank=bank)[place.name]
         means = task_means(score(records, self.tasks, beside(place, 'results'), Limits(cpu_s=self.cfg.cpu_s), layers))
         return sum(means.values()) / len(means)
 

@@ -7,8 +7,8 @@ __all__ = ['PATH_PARAMETERS', 'NOT_FOR_SWEEPS', 'STYLE', 'ON_THE_INDEX', 'Step',
            'first_steps', 'plan', 'search', 'validation_nll', 'best_rates', 'check_list', 'check_given', 'check_rates',
            'check_parameters', 'notebooks_folder', 'data_state', 'step_key', 'is_done', 'last_state', 'tidy_streams',
            'run_step', 'as_html', 'needed_by', 'needs', 'first_line', 'Here', 'take_card', 'crew', 'startable',
-           'finish_step', 'is_out_of_memory', 'carry_out', 'chosen_rates', 'sweep', 'as_png', 'report_rows',
-           'what_was_found', 'write_index', 'rebuild']
+           'finish_step', 'is_out_of_memory', 'carry_out', 'contestants', 'answer_together', 'chosen_rates', 'sweep',
+           'as_png', 'report_rows', 'what_was_found', 'write_index', 'rebuild']
 
 # %% ../nbs/14_sweep.ipynb #14-a0d83867
 import base64
@@ -32,6 +32,7 @@ from matplotlib.figure import Figure
 from .analysis import answer, headline, readable, result_figures, sentences, unit_of
 from .config import (Config, UserError, adapter_dir, artifacts_folder, data_folder, fingerprint, group_name, in_test, metrics_file, project_root, read_json, run_name,
                               sha256_file, shown, stage_parameters, suggest, write_text)
+from .evaluate import answer_all
 from .tables import load_again, load_runs, plan_sentence
 
 # %% ../nbs/14_sweep.ipynb #14-9b497e17
@@ -77,10 +78,10 @@ def first_steps(cfg: Config, given: dict) -> list[Step]:
             Step('01_baseline', '01_baseline.ipynb', parameters_for('baseline', cfg, given), (str(metrics_file(cfg, run_name(cfg, base=True))), *again))]
 
 def plan(cfg: Config, ranks: list[int], seeds: list[int], given: dict, rates: dict[int, float] | None = None) -> list[Step]:
-    "Steps of a sweep: data, baseline, training and evaluation of every rank and seed, analysis. `rates`: learning rate of each rank, where a search chose it."
+    "Steps of a sweep: data, training of every rank and seed, baseline, evaluation of every rank and seed, analysis. `rates`: learning rate of each rank, where a search chose it."
     trained = [train_step(cfg, given, rank, seed, (rates or {}).get(rank)) for rank in ranks for seed in seeds]
-    pairs = [step for one in trained for step in (one, eval_step(cfg, given, one))]
-    return [*first_steps(cfg, given), *pairs, Step('04_analysis', '04_analysis.ipynb', parameters_for('analysis', cfg, given))]
+    data, baseline = first_steps(cfg, given)
+    return [data, *trained, baseline, *[eval_step(cfg, given, one) for one in trained], Step('04_analysis', '04_analysis.ipynb', parameters_for('analysis', cfg, given))]
 
 # %% ../nbs/14_sweep.ipynb #14-lr
 def search(cfg: Config, ranks: list[int], lrs: list[float], seed: int, given: dict) -> list[Step]:
@@ -245,9 +246,9 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     "True for a notebook that the memory of a card was not enough for."
     return error is not None and 'out of memory' in first_line(error).lower()
 
-def carry_out(steps: list[Step], nbs: Path, reports: Path, failed: dict[str, str], jobs: int = 1) -> None:
-    "Make every missing report, `jobs` at a time; failures are added to `failed` and the others go on."
-    heads = {step.name: f'[{number}/{len(steps)}] {step.name}' for number, step in enumerate(steps, 1)}
+def carry_out(steps: list[Step], nbs: Path, reports: Path, failed: dict[str, str], jobs: int = 1, among: list[Step] | None = None) -> None:
+    "Make every missing report, `jobs` at a time; failures are added to `failed` and the others go on. `among`: the whole sweep's steps, when these are a part of them."
+    heads = {step.name: f'[{number}/{len(among or steps)}] {step.name}' for number, step in enumerate(among or steps, 1)}
     waiting, running, ran = steps[:], {}, False
     room = jobs
     with crew(jobs) as workers:
@@ -271,6 +272,20 @@ def carry_out(steps: list[Step], nbs: Path, reports: Path, failed: dict[str, str
                     continue
                 finish_step(step, future, time.perf_counter() - started, heads[step.name], reports, failed)
 
+def contestants(cfg: Config, steps: list[Step]) -> dict[str, Path | None]:
+    "Name and adapter (None for the untouched model) of the runs that the steps evaluate."
+    ours = [replace(cfg, **{k: step.parameters[k] for k in ('rank', 'seed', 'tag') if k in step.parameters}) for step in steps]
+    return {run_name(one, base=step.name.startswith('01')): None if step.name.startswith('01') else adapter_dir(one) for one, step in zip(ours, steps)}
+
+def answer_together(cfg: Config, steps: list[Step]) -> None:
+    "Let all runs that are still to be evaluated answer in one pass, in a process of its own. When that fails, each evaluation makes its answers itself."
+    if len(steps) < 2: return
+    print(f'answers of {len(steps)} runs in one pass', flush=True)
+    worker = multiprocessing.get_context('spawn').Process(target=answer_all, args=(cfg, contestants(cfg, steps)))
+    worker.start()
+    worker.join()
+    if worker.exitcode: print('the pass did not end well (above): each evaluation makes what is missing itself', flush=True)
+
 def chosen_rates(cfg: Config, ranks: list[int], lrs: list[float], seed: int, given: dict, nbs: Path, reports: Path, failed: dict[str, str], jobs: int = 1) -> dict[int, float]:
     "Carry out the search and say what it chose."
     steps = search(cfg, ranks, lrs, seed, given)
@@ -292,8 +307,11 @@ def sweep(cfg: Config, ranks: list[int], seeds: list[int], reports: Path | str |
     failed = {}
     rates = chosen_rates(cfg, ranks, lrs, seeds[0], given, nbs, reports, failed, jobs) if lrs else None
     steps = plan(cfg, [rank for rank in ranks if not lrs or rank in rates], seeds, given, rates)
-    carry_out(steps, nbs, reports, failed, jobs)
-    index = write_index(cfg, steps, failed, reports)
+    first = [step for step in steps if step.name.startswith(('00', '02'))]
+    carry_out(first, nbs, reports, failed, jobs, steps)
+    answer_together(cfg, [step for step in steps if step.name.startswith(('01', '03')) and not needs(step, set(failed)) and not is_done(step, nbs, reports)])
+    carry_out([step for step in steps if step not in first], nbs, reports, failed, jobs, steps)
+    index = write_index(cfg, sorted(steps, key=lambda step: step.name), failed, reports)
     print(f'\nreports: {shown(index)}')
     return len(failed)
 

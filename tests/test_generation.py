@@ -1,11 +1,18 @@
 """Answers do not depend on the batch they were made in, whenever rows end."""
+import os
+
+import peft
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from lora_mbpp import generation
+from lora_mbpp.bank import Bank, join, why_not
 from lora_mbpp.config import complaint, fingerprint, read_jsonl
 from lora_mbpp.data import literal_tasks, prompt_ids
-from lora_mbpp.generation import answer_batch, completion_nll, extract_code, generate, is_complete
+from lora_mbpp.decoding import fits_slots
+from lora_mbpp.generation import Contestant, answer_batch, completion_nll, extract_code, generate, generate_all, is_complete
+from lora_mbpp.kernel import kernel_difference, triton
 from lora_mbpp.models import tiny_model, tiny_tokenizer
 from lora_mbpp.packing import set_attention
 
@@ -110,22 +117,25 @@ def test_out_of_memory_halves_the_batch(tmp_path, monkeypatch, capsys):
     """Batches of more than two rows do not fit: the same answers in halves; one row that does not fit is a sentence."""
     model, tasks, room = eager_to_stop(1), literal_tasks(), {'rows': 6}
     def texts(name): return [r['text'] for r in generate(model, TOK, tasks, tmp_path/name, 'x', {'protocol': 'p', 'batch_size': 6, 'max_new_tokens': 30})]
-    wanted, whole = texts('a'), generation.answer_batch
-    def tight(model, tok, prompts, *args):
-        if len(prompts) > room['rows']: raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
-        return whole(model, tok, prompts, *args)
-    monkeypatch.setattr(generation, 'answer_batch', tight)
+    wanted, whole = texts('a'), generation.Slots
+    def tight(config, n, *args):
+        if n > room['rows']: raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+        return whole(config, n, *args)
+    monkeypatch.setattr(generation, 'Slots', tight)
     room['rows'] = 2
-    assert texts('b') == wanted and 'in two halves' in capsys.readouterr().out
+    assert texts('b') == wanted and '2 answers at a time' in capsys.readouterr().out
     room['rows'] = 0
     assert 'alone (CUDA out of memory)' in complaint(texts, 'c')
 
 
 def test_a_very_long_prompt_is_batched_apart():
     """One prompt of thousands of tokens must not pad a whole batch to its length."""
-    tasks = [{'task_id': i, 'prompt': 'word ' * n} for i, n in enumerate([20] * 5 + [90] * 3 + [200, 210, 900])]
-    groups = generation.batches(TOK, tasks, 100)
-    assert [sorted(t['task_id'] for t in group) for group in groups] == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9], [10]]
+    tasks = [{'task_id': i, 'prompt': 'word ' * n, 'entry_point': None} for i, n in enumerate([20] * 5 + [90] * 3 + [200, 210, 900])]
+    found = generation.waves([generation.as_answer(TOK, t, 100) for t in tasks], 100)
+    assert [sorted(a.key[0] for a in wave.answers) for wave in found] == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9], [10]]
+    assert [wave.n for wave in found] == [8, 8, 8] and all(wave.length >= max(len(a.prompt) + a.most for a in wave.answers) for wave in found)
+    many = generation.waves([generation.as_answer(TOK, {**t, 'task_id': t['task_id'] + 100 * n}, 100) for t in tasks for n in range(20)], 100)
+    assert many[0].n == 100 and all(1 <= wave.n and wave.n * wave.length <= 100 * many[0].length for wave in many)
 
 
 def test_packed_scores_are_padded_scores(monkeypatch):
@@ -139,3 +149,105 @@ def test_packed_scores_are_padded_scores(monkeypatch):
         assert [s['n_tokens'] for s in packed] == [s['n_tokens'] for s in padded]
         assert [s['nll'] for s in packed] == pytest.approx([s['nll'] for s in padded], rel=1e-4)
     assert completion_nll(model, TOK, []) == []
+
+
+# --- several adapters in one pass ---
+
+def adapter(folder, rank, seed, **more):
+    """A saved adapter whose both factors are random, so that it changes answers."""
+    torch.manual_seed(seed)
+    model = peft.get_peft_model(tiny_model(), peft.LoraConfig(r=rank, **{'lora_alpha': 4 * rank, 'target_modules': 'all-linear', 'task_type': 'CAUSAL_LM', **more}))
+    for name, parameter in model.named_parameters():
+        if 'lora_B' in name: parameter.data.normal_(0, 0.5)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def adapters(tmp_path_factory):
+    home = tmp_path_factory.mktemp('adapters')
+    return [adapter(home/'a', 1, 1), adapter(home/'b', 8, 2, use_rslora=True), adapter(home/'c', 4, 3, target_modules=['q_proj', 'down_proj'])]
+
+
+def contest(folder, seed, adapters, size, tasks, joined=True, samples=1, temperature=0.0, runs=None):
+    """Texts of base and adapters, made in one pass."""
+    model = eager_to_stop(seed)
+    if joined: join(model)
+    bank = Bank(model, adapters)
+    settings = {'protocol': 'p', 'batch_size': size, 'max_new_tokens': 25}
+    wanted = [Contestant(f'run{i}', folder/f'{i}.jsonl', {**settings, 'adapter': i}, i) for i in (runs or range(-1, len(adapters)))]
+    found = generate_all(model, TOK, tasks, wanted, samples, temperature, bank)
+    return {run: [r['text'] for r in records] for run, records in found.items()}
+
+
+@pytest.mark.parametrize('size', [1, 5, 24])
+def test_mixed_adapters_are_plain_generate(tmp_path, adapters, size):
+    """Base and three adapters in the same slots: each row has the tokens of PEFT with its adapter, one prompt at a time."""
+    tasks = literal_tasks()
+    found = contest(tmp_path, 1, adapters, size, tasks, joined=size != 5)
+    expected = {f'run{i}': [TOK.decode(plain(eager_to_stop(1) if i < 0 else peft.PeftModel.from_pretrained(eager_to_stop(1), str(adapters[i])).eval(), t['prompt'], 25), skip_special_tokens=True) for t in tasks] for i in range(-1, 3)}
+    assert found == expected and len({tuple(texts) for texts in found.values()}) == 4
+
+
+def test_a_contest_goes_on_where_it_was_killed(tmp_path, adapters):
+    """Files cut anywhere, differently for each run: the same answers, and none twice."""
+    tasks, folder = literal_tasks(), tmp_path/'whole'
+    folder.mkdir()
+    whole = contest(folder, 2, adapters, 7, tasks)
+    for path, cut in zip(sorted(folder.glob('*.jsonl')), (0, 333, 700, 10_000)): path.write_text(path.read_text()[:cut])
+    assert contest(folder, 2, adapters, 7, tasks) == whole
+    assert all(len(read_jsonl(path)) == len(tasks) for path in folder.glob('*.jsonl'))
+
+
+def test_samples_of_several_adapters(tmp_path, adapters):
+    """Three draws a task for each run in one pass are the draws of each run alone."""
+    for name in ('all', 'one'): (tmp_path/name).mkdir()
+    together = contest(tmp_path/'all', 1, adapters, 10, literal_tasks()[:3], samples=3, temperature=1.0)
+    alone = contest(tmp_path/'one', 1, adapters, 4, literal_tasks()[:3], samples=3, temperature=1.0, runs=[1])
+    assert together['run1'] == alone['run1'] and len(set(together['run1'])) >= 3
+
+
+def test_a_bank_leaves_the_model_as_it_was(adapters):
+    model, ids = eager_to_stop(1), torch.arange(3, 60)[None]
+    before = model(ids).logits
+    join(model)
+    bank = Bank(model, adapters)
+    bank.choose(torch.tensor(1))
+    assert (model(ids).logits - before).abs().max() > 1e-3
+    bank.close()
+    assert torch.allclose(model(ids).logits, before, atol=1e-5)
+
+
+def test_adapters_of_another_model_are_a_sentence(tmp_path, adapters):
+    big = LlamaForCausalLM(LlamaConfig(vocab_size=259, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1))
+    assert 'is for another model' in complaint(Bank, big, adapters)
+
+
+@pytest.mark.parametrize('more, why', [({'use_dora': True}, 'use_dora'), ({'rank_pattern': {'q_proj': 2}}, 'rank_pattern'), ({'init_lora_weights': 'pissa'}, 'changes the base'), ({'init_lora_weights': 'gaussian'}, None), ({'bias': 'lora_only'}, 'biases')])
+def test_what_a_bank_does_not_hold(tmp_path, more, why):
+    adapter(tmp_path/'x', 2, 0, **more)
+    found = why_not(tmp_path/'x')
+    assert found is None if why is None else why in found
+
+
+def test_long_and_short_prompts_in_few_slots():
+    """Prompts far longer than a packed row, and none at all, between ordinary ones."""
+    model = eager_to_stop(3)
+    prompts = ['x' * 1500, 'a', '', 'y' * 700, 'é' * 30, 'z' * 1400]
+    assert [a['text'] for a in answer_batch(model, TOK, prompts, [None] * 6, 12, n=2)] == [TOK.decode(plain(model, p, 12), skip_special_tokens=True) for p in prompts]
+
+
+def test_models_without_ordinary_attention_take_the_padded_way(monkeypatch):
+    monkeypatch.setattr(generation, 'Slots', None)      # not to be touched
+    torch.manual_seed(0)
+    model = MistralForCausalLM(MistralConfig(vocab_size=259, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8, sliding_window=8, pad_token_id=0, eos_token_id=2)).eval()
+    assert not fits_slots(model.config, 100) and fits_slots(tiny_model().config, 100)
+    assert [a['text'] for a in answer_batch(model, TOK, PROMPTS, [None] * len(PROMPTS), 30)] == [TOK.decode(plain(model, p, 30), skip_special_tokens=True) for p in PROMPTS]
+
+
+def test_the_kernel_is_torch_attention():
+    """On a card, or with TRITON_INTERPRET=1."""
+    if not triton: pytest.skip('Triton is not installed')
+    if not torch.cuda.is_available() and os.environ.get('TRITON_INTERPRET') != '1': pytest.skip('no CUDA, and TRITON_INTERPRET is not 1')
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    assert max(kernel_difference(device=device), kernel_difference(3, 1, 9, 70, 64, device=device)) < 1e-5
