@@ -103,7 +103,7 @@ def with_vllm(job: dict, prompts: list) -> tuple:
 def measure(job: dict) -> dict:
     "One way, in this process"
     import torch
-    from lora_mbpp.bank import Bank, join
+    from lora_mbpp.bank import Bank, quicken
     from lora_mbpp.config import resolve
     from lora_mbpp.lean import fuse_kernels
     from lora_mbpp.models import choose_runtime, load_adapter, load_model, peak_memory_gb
@@ -119,7 +119,7 @@ def measure(job: dict) -> dict:
     model, bank, found = load_model(cfg.model, runtime), None, {}
     if job['way'] == 'engine':
         if cuda: found['kernels'] = fuse_kernels(model)
-        join(model, job['expand'])
+        quicken(model, job['expand'])
         bank = Bank(model, job['adapters']) if job['adapters'] else None
     else:
         model.set_attn_implementation('sdpa')

@@ -24,7 +24,7 @@ from .config import (Config, UserError, append_jsonl, artifacts_folder, fingerpr
                               progress, read_json, read_jsonl, repair_tail, shown, update_metrics, write_json, write_jsonl)
 from .data import load_tasks, parsed, protocol_of, read_table, render_completion, task_set, with_benchmark
 from .bank import Bank, why_not
-from .generation import Contestant, completion_nll, join_and_expand, extract_code, generate_all, generation_settings, mean_nll
+from .generation import Contestant, completion_nll, quicken_for, extract_code, generate_all, generation_settings, mean_nll
 from .lean import fuse_kernels
 from .models import Runtime, choose_runtime, device_info, load_adapter, load_model, load_tokenizer, parameter_counts, peak_memory_gb, require_adapter
 from .sandbox import Limits, judge_many, require_layers
@@ -218,7 +218,7 @@ def load_for(cfg: Config, runtime: Runtime, adapters: list[Path]):
     if other := next((why for adapter in adapters if (why := why_not(adapter))), None):
         print(f'{other}: computed by PEFT')
         return load_adapter(model, adapters[0]), tok, None
-    if done := [*fused, join_and_expand(model, cfg, runtime)]: print(', '.join(filter(None, done)))
+    if done := [*fused, quicken_for(model, cfg, runtime)]: print(', '.join(filter(None, done)))
     return model, tok, Bank(model, adapters) if adapters else None
 
 def answers_file(cfg: Config, run: str, adapter: Path | None) -> Path:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FENCE', 'CODE_START', 'ORDINARY', 'MOST', 'ROOM', 'fenced_blocks', 'bare_code', 'extract_code', 'is_complete',
            'fence_tokens', 'fence_stop', 'as_answer', 'answer_record', 'Wave', 'waves', 'slot_bytes', 'card_bytes',
-           'answers_at_once', 'join_and_expand', 'generation_settings', 'pad_left', 'padded_batch', 'in_batches',
-           'made', 'answer_batch', 'kept_records', 'asked', 'answer_key', 'Contestant', 'generate_all', 'generate',
+           'answers_at_once', 'quicken_for', 'generation_settings', 'pad_left', 'padded_batch', 'in_batches', 'made',
+           'answer_batch', 'kept_records', 'asked', 'answer_key', 'Contestant', 'generate_all', 'generate',
            'packed_nll', 'batch_nll', 'completion_nll', 'mean_nll']
 
 # %% ../nbs/12_generation.ipynb #12-46c011ec
@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from transformers import DynamicCache
 
-from .bank import Bank, expanded_bytes, join
+from .bank import Bank, expanded_bytes, quicken
 from .benchmarks import task_order
 from .config import Config, UserError, append_jsonl, fingerprint, progress, read_jsonl, repair_tail, sha256_file, shown
 from .data import PROTOCOL, defined_names, encode, parsed, prompt_ids
@@ -133,11 +133,11 @@ def answers_at_once(cfg: Config, runtime: Runtime) -> int:
     weights = shape.linear * (NF4_BYTES if runtime.quantization == 'nf4' else dtype.itemsize) + shape.other * dtype.itemsize
     return max(1, min(MOST['cuda'], int((card_bytes() - weights) / slot_bytes(cfg, runtime)) // 8 * 8))
 
-def join_and_expand(model, cfg: Config, runtime: Runtime) -> str:
-    "Join query, key and value; expand 4-bit weights once where the card holds them beside the slots. Says what became of 4-bit weights."
+def quicken_for(model, cfg: Config, runtime: Runtime) -> str:
+    "`quicken`; 4-bit weights are expanded where the card holds them beside the slots. Says what became of them."
     needed = expanded_bytes(model)
     room = bool(needed) and card_bytes() - torch.cuda.memory_reserved() > needed + answers_at_once(cfg, runtime) * slot_bytes(cfg, runtime)
-    join(model, expand=room)
+    quicken(model, expand=room)
     return f'4-bit weights expanded once ({needed / 2**30:.1f} GiB, the same numbers)' if room else 'weights stay in 4 bits' if needed else ''
 
 def generation_settings(cfg: Config, runtime: Runtime, adapter: Path | None = None) -> dict:

@@ -68,7 +68,7 @@ def kernel_difference(slots: int = 5, heads: int = 2, shared: int = 3, length: i
     theirs, rows = [keys.clone(), values.clone()], torch.arange(slots, device=device)
     for kept, new in zip(theirs, (key, value)): kept[rows, :, position] = new[:, :, 0]
     mask = torch.zeros(slots, 1, 1, length, dtype=dtype, device=device).masked_fill(torch.arange(length, device=device) > position[:, None, None, None], float('-inf'))
-    expected = torch.nn.functional.scaled_dot_product_attention(query.view(slots, heads, shared, width), *theirs, attn_mask=mask, scale=0.2).view(slots, 1, -1, width)
+    expected = torch.nn.functional.scaled_dot_product_attention(query.view(slots, heads, shared, width), *theirs, attn_mask=mask, scale=0.2).reshape(slots, 1, -1, width)
     found = attend_to_cache(query, key, value, keys, values, position, 0.2)
     assert torch.equal(keys, theirs[0]) and torch.equal(values, theirs[1])
     return (found - expected).abs().max().item()

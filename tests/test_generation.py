@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from lora_mbpp import generation
-from lora_mbpp.bank import Bank, join, why_not
+from lora_mbpp.bank import Bank, quicken, why_not
 from lora_mbpp.config import complaint, fingerprint, read_jsonl
 from lora_mbpp.data import literal_tasks, prompt_ids
 from lora_mbpp.decoding import fits_slots
@@ -169,10 +169,10 @@ def adapters(tmp_path_factory):
     return [adapter(home/'a', 1, 1), adapter(home/'b', 8, 2, use_rslora=True), adapter(home/'c', 4, 3, target_modules=['q_proj', 'down_proj'])]
 
 
-def contest(folder, seed, adapters, size, tasks, joined=True, samples=1, temperature=0.0, runs=None):
+def contest(folder, seed, adapters, size, tasks, quick=True, samples=1, temperature=0.0, runs=None):
     """Texts of base and adapters, made in one pass."""
     model = eager_to_stop(seed)
-    if joined: join(model)
+    if quick: quicken(model)
     bank = Bank(model, adapters)
     settings = {'protocol': 'p', 'batch_size': size, 'max_new_tokens': 25}
     wanted = [Contestant(f'run{i}', folder/f'{i}.jsonl', {**settings, 'adapter': i}, i) for i in (runs or range(-1, len(adapters)))]
@@ -184,7 +184,7 @@ def contest(folder, seed, adapters, size, tasks, joined=True, samples=1, tempera
 def test_mixed_adapters_are_plain_generate(tmp_path, adapters, size):
     """Base and three adapters in the same slots: each row has the tokens of PEFT with its adapter, one prompt at a time."""
     tasks = literal_tasks()
-    found = contest(tmp_path, 1, adapters, size, tasks, joined=size != 5)
+    found = contest(tmp_path, 1, adapters, size, tasks, quick=size != 5)
     expected = {f'run{i}': [TOK.decode(plain(eager_to_stop(1) if i < 0 else peft.PeftModel.from_pretrained(eager_to_stop(1), str(adapters[i])).eval(), t['prompt'], 25), skip_special_tokens=True) for t in tasks] for i in range(-1, 3)}
     assert found == expected and len({tuple(texts) for texts in found.values()}) == 4
 
@@ -210,7 +210,7 @@ def test_samples_of_several_adapters(tmp_path, adapters):
 def test_a_bank_leaves_the_model_as_it_was(adapters):
     model, ids = eager_to_stop(1), torch.arange(3, 60)[None]
     before = model(ids).logits
-    join(model)
+    quicken(model)
     bank = Bank(model, adapters)
     bank.choose(torch.tensor(1))
     assert (model(ids).logits - before).abs().max() > 1e-3
