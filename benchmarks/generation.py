@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT/'benchmarks')]
 RESULTS = ROOT/'benchmarks'/'results'/'generation.jsonl'
-WAYS = {'plain': 'the plain recipe: `generate`, one prompt at a time (a few, extrapolated)', 'batches': '`generate` in padded batches', 'continuous': '`generate_batch` of transformers, sized explicitly',
+WAYS = {'plain': 'the plain recipe: `generate`, one prompt at a time (a few, extrapolated)', 'batches': '`generate` in padded batches', 'continuous': '`generate_batch` of transformers, by its defaults',
         'vllm': 'vLLM, where installed', 'engine': 'lora_mbpp'}
 GIB, PAD = 2**30, 0
 
@@ -31,6 +31,15 @@ def prompts_of(number: int, vocabulary: int, seed: int = 0) -> list:
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(80, 201, (number,), generator=generator).tolist()
     return [torch.randint(3, vocabulary - 1, (n,), generator=generator).tolist() for n in lengths]
+
+
+def tasks_of(number: int, model_dir: str, mbpp: str) -> list:
+    "Prompts of MBPP's test tasks, as the notebooks ask them"
+    from lora_mbpp.config import resolve
+    from lora_mbpp.data import load_tasks, prompt_ids
+    from lora_mbpp.models import load_tokenizer
+    tok = load_tokenizer(model_dir)
+    return [prompt_ids(tok, t['prompt']) for t in load_tasks(resolve('smollm2-135m', source='files', mbpp_file=mbpp, data_dir=tempfile.mkdtemp()))][:number]
 
 
 def write_adapter(model_dir: str, rank: int, folder: Path) -> str:
@@ -65,14 +74,10 @@ def with_generate(model, prompts: list, new: int, batch: int) -> list:
     return found
 
 
-def continuously(model, prompts: list, new: int, batch: int) -> list:
-    "Tokens of transformers' continuous batching"
-    from transformers import ContinuousBatchingConfig, GenerationConfig
-    import inspect
-    blocks = {'num_blocks': (max(map(len, prompts)) + new) * batch // 32 + batch, 'block_size': 32, 'max_batch_tokens': 4096}
-    known = inspect.signature(ContinuousBatchingConfig).parameters
-    config = ContinuousBatchingConfig(**{k: v for k, v in {**blocks, 'auto_switch_to_flash': False}.items() if k in known})
-    out = model.generate_batch(prompts, generation_config=GenerationConfig(max_new_tokens=new, do_sample=False, pad_token_id=PAD, eos_token_id=-1), continuous_batching_config=config, progress_bar=False)
+def continuously(model, prompts: list, new: int) -> list:
+    "Tokens of transformers' continuous batching, sized by itself"
+    from transformers import GenerationConfig
+    out = model.generate_batch(prompts, generation_config=GenerationConfig(max_new_tokens=new, do_sample=False, pad_token_id=PAD, eos_token_id=-1), progress_bar=False)
     answers = [o.generated_tokens for o in sorted(out.values(), key=lambda o: int(str(o.request_id).rsplit('_', 1)[-1]))]
     assert len(answers) == len(prompts), f'generate_batch returned {len(answers)} of {len(prompts)} answers'
     return answers
@@ -130,7 +135,7 @@ def measure(job: dict) -> dict:
     own = [-1, *range(len(job['adapters']))] if job['mixed'] else [0] if bank else [-1]
     def run(some, new):
         if job['way'] == 'engine': return with_engine(model, some, new, job['batch'], bank, own)
-        if job['way'] == 'continuous': return continuously(model, some, new, job['batch'])
+        if job['way'] == 'continuous': return continuously(model, some, new)
         return with_generate(model, some, new, 1 if job['way'] == 'plain' else job['batch'])
     run(some[:8], 4)
     if cuda: torch.cuda.synchronize()
@@ -197,6 +202,7 @@ def main() -> int:
     parser.add_argument('--mixed', nargs='*', type=int, default=[], help='ranks of adapters that answer every prompt beside the base, in one pass; measured after the base alone')
     parser.add_argument('--expand', action='store_true', help='NF4 weights expanded once (needs the memory of 16-bit weights)')
     parser.add_argument('--prompts', type=int, default=500)
+    parser.add_argument('--mbpp', help='prompts of the test tasks of this file, instead of random ones')
     parser.add_argument('--new', type=int, default=128, help='new tokens an answer')
     parser.add_argument('--batch', nargs='+', type=int, default=[250], help='answers at once')
     parser.add_argument('--sample', type=int, default=3, help='prompts that the plain recipe answers')
@@ -220,7 +226,7 @@ def main() -> int:
         started = time.perf_counter()
         write_model(args.shape, model)
         print(f'{args.shape}: random weights written in {time.perf_counter() - started:.0f} s')
-    prompts = prompts_of(args.prompts, config_of(str(model)).vocab_size)
+    prompts = tasks_of(args.prompts, str(model), args.mbpp) if args.mbpp else prompts_of(args.prompts, config_of(str(model)).vocab_size)
     (scratch/'prompts.json').write_text(json.dumps(prompts))
     cuda = torch.cuda.is_available()
     name = torch.cuda.get_device_name(0) if cuda else f'{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads'
@@ -229,7 +235,7 @@ def main() -> int:
     print(f'{name}: {len(prompts)} prompts of {sum(map(len, prompts)) / len(prompts):.0f} tokens on average, {args.new} new tokens each, weights {args.weights}, budget {args.budget or "all"}')
     found, reference = [], None
     for way in args.ways:
-        for batch in args.batch if way not in ('plain', 'vllm') else args.batch[:1]:
+        for batch in args.batch if way not in ('plain', 'continuous', 'vllm') else args.batch[:1]:
             for adapters, both in [(one, False), *([(mixed, True)] if mixed and way == 'engine' else [])]:
                 job = dict(way=way, prompts=str(scratch/'prompts.json'), model=str(model), weights=args.weights, adapters=adapters, mixed=both, expand=args.expand, new=args.new, batch=1 if way == 'plain' else batch, sample=args.sample,
                            budget=args.budget, profile=args.profile and way == 'engine')
@@ -238,7 +244,7 @@ def main() -> int:
                 limit, of = limit_of(str(model), job['batch'], 140 + args.new // 2)
                 reference = reference or ids
                 record = {'date': datetime.now(timezone.utc).isoformat(timespec='seconds'), 'way': way, 'shape': args.shape, 'weights': args.weights, 'expanded': args.expand, 'ranks': (args.mixed if both else args.adapters), 'mixed': both,
-                          'batch': job['batch'], 'budget_gib': args.budget or None, 'prompts': len(prompts), 'new_tokens': args.new, 'device': name, 'limit_tokens_per_s': round(limit), 'limit_of': of,
+                          'batch': job['batch'], 'budget_gib': args.budget or None, 'prompts': len(prompts), 'mbpp': bool(args.mbpp), 'new_tokens': args.new, 'device': name, 'limit_tokens_per_s': round(limit), 'limit_of': of,
                           'share_of_limit': round(figures['tokens_per_s'] / limit, 3) if 'tokens_per_s' in figures else None, 'versions': package_versions(),
                           **(agreement(ids, reference) if ids else {}), **{k: v for k, v in figures.items() if k != 'trace'}}
                 found.append(record)

@@ -13,13 +13,14 @@ On a CPU:
   python benchmarks/training.py ... --shape smollm2-135m --ways padded engine"""
 import argparse, json, os, platform, statistics, subprocess, sys, tempfile, time
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 RESULTS = ROOT/'benchmarks'/'results'/'training.jsonl'
 WAYS = {'plain': 'the plain recipe: TRL, one row at a time, 8 rows a step, checkpointing', 'padded': 'TRL, 8 padded rows at a time, grouped by length', 'trl': 'TRL packed: 8 x 2,048 tokens, Liger, checkpointing',
-        'unsloth': 'Unsloth packed', 'engine': 'lora_mbpp'}
+        'unsloth': 'Unsloth packed, 8 x 2,048 tokens, its own checkpointing, where installed', 'engine': 'lora_mbpp'}
 GIB = 2**30
 
 
@@ -80,19 +81,30 @@ def trl_trainer(way: str, args, runtime, model, tok, rows: list, folder: Path, w
     "TRL's own trainer in one of its ways"
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
-    packed = way == 'trl' and batch != 8
+    packed = way in ('trl', 'unsloth') and batch != 8
     settings = dict(output_dir=str(folder), max_steps=steps, logging_steps=1, learning_rate=1e-4, report_to='none', save_strategy='no', disable_tqdm=True, use_cpu=runtime.device == 'cpu',
                     bf16=runtime.device == 'cuda', train_sampling_strategy='group_by_length' if way == 'padded' and batch != 8 else 'sequential', gradient_checkpointing=way != 'padded', seed=0,
                     gradient_checkpointing_kwargs={'use_reentrant': False}, optim='paged_adamw_8bit' if way == 'plain' and runtime.quantization == 'nf4' else 'adamw_torch')
-    if packed: settings |= dict(packing=True, max_length=2048, per_device_train_batch_size=8, use_liger_kernel=runtime.device == 'cuda')
+    if packed: settings |= dict(packing=True, max_length=2048, per_device_train_batch_size=8, use_liger_kernel=runtime.device == 'cuda' and way == 'trl')
     else: settings |= dict(max_length=None, per_device_train_batch_size=1 if way == 'plain' else 8, gradient_accumulation_steps=8 if way == 'plain' else 1, dataset_kwargs={'skip_prepare_dataset': True})
+    if way == 'unsloth': del settings['gradient_checkpointing'], settings['gradient_checkpointing_kwargs']      # its own
     return SFTTrainer(model=model, args=SFTConfig(**settings), train_dataset=Dataset.from_list(rows), processing_class=tok, callbacks=[watch])
+
+
+def with_unsloth(cfg, runtime) -> tuple:
+    "Unsloth's model with an adapter like the others', and its tokenizer"
+    import torch
+    from unsloth import FastLanguageModel
+    model, tok = FastLanguageModel.from_pretrained(cfg.model, max_seq_length=2048, dtype=torch.bfloat16, load_in_4bit=runtime.quantization == 'nf4')
+    maps = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']
+    return FastLanguageModel.get_peft_model(model, r=cfg.rank, lora_alpha=cfg.alpha, lora_dropout=0, bias='none', target_modules=maps, use_gradient_checkpointing='unsloth', random_state=0), tok
 
 
 def measure(job: dict) -> dict:
     "One way, in this process"
     import torch
     from peft import get_peft_model
+    if job['way'] == 'unsloth': import unsloth      # first: it patches transformers and TRL
     from lora_mbpp.config import resolve
     from lora_mbpp.models import choose_runtime, load_model, load_tokenizer
     from lora_mbpp.plan import hold_to
@@ -107,8 +119,8 @@ def measure(job: dict) -> dict:
         flight = flight_plan(cfg, runtime, rows)
         model, found['how'] = prepare_model(cfg, runtime, load_model(cfg.model, runtime))
         found |= {'forecast_gib': round(flight.layout.memory['total'], 2), 'row_tokens': flight.layout.row_tokens, 'recomputed': flight.layout.recomputed, 'forecast_minutes': flight.minutes}
-    else:
-        model = get_peft_model(load_model(cfg.model, runtime), lora_config(cfg))
+    elif job['way'] == 'unsloth': model, tok = with_unsloth(cfg, runtime)
+    else: model = get_peft_model(load_model(cfg.model, runtime), lora_config(cfg))
     def run(steps, batch, some):
         watch, own = Timed(), Watch(tok, [])
         if job['way'] == 'engine':
@@ -125,7 +137,7 @@ def measure(job: dict) -> dict:
     watch, trainer, peak = run(job['steps'], job['batch'], rows)
     norms = [l['grad_norm'] for l in watch.logs if 'grad_norm' in l]
     total = sum(len(r['input_ids']) for r in rows)
-    if job['way'] == 'trl': a_step = total / len(trainer.train_dataset) * 8      # packed: rows of about 2,048 tokens, eight a step
+    if job['way'] in ('trl', 'unsloth'): a_step = total / len(trainer.train_dataset) * 8      # packed: rows of about 2,048 tokens, eight a step
     else: a_step = None
     used = job['batch'] if job['way'] == 'engine' else 8
     def tokens(step): return a_step or sum(len(r['input_ids']) for r in rows[(step * used) % len(rows):][:used])
@@ -203,8 +215,8 @@ def main() -> int:
     found = []
     for budget in args.budget:
         for way in args.ways:
-            if way == 'unsloth':
-                print(f"{way:9} not measured: Unsloth does its own loading, and is not among this project's packages")
+            if way == 'unsloth' and not find_spec('unsloth'):
+                print(f'{way:9} not measured: not installed (pip install unsloth)')
                 continue
             for rank in args.ranks if way == 'engine' else args.ranks[:1]:
                 job = dict(way=way, rank=rank, budget=budget, rows=str(scratch/'rows.json'), model=str(model), quantization=args.quantization, batch=args.batch, steps=args.steps if way == 'engine' else min(args.steps, 6),
