@@ -103,8 +103,9 @@ def rounded(n: int, piece: int) -> int:
 class Decoder:
     "A model with slots. `temperature` 0 is greedy. `bank`: adapters of which each slot has its own, or none."
     def __init__(self, model, slots: Slots, pad: int, temperature: float = 0.0, bank=None):
-        self.model, self.slots, self.pad, self.temperature, self.bank, self.graphs, self.pool = model, slots, pad, temperature, bank, {}, None
+        self.model, self.slots, self.pad, self.temperature, self.bank, self.graphs = model, slots, pad, temperature, bank, {}
         self.cuda = torch.device(slots.device).type == 'cuda'
+        self.pool, self.stream = None, torch.cuda.Stream() if self.cuda else None
         self.adapters = torch.full((slots.n,), -1, device=slots.device)      # -1: none
 
     def admit(self, prompts: list[list[int]], places: list[list[int]], seeds: list[list[int]], adapters: list[int], width: int = 0) -> None:
@@ -140,12 +141,11 @@ class Decoder:
     def recorded(self) -> torch.cuda.CUDAGraph:
         "A step as a CUDA graph."
         slots, kept = self.slots, (self.slots.token.clone(), self.slots.position.clone())
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream): self.advance()      # what is set up at the first call must not be recorded
-        torch.cuda.current_stream().wait_stream(stream)
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream): self.advance()      # what is set up at the first call must not be recorded
+        torch.cuda.current_stream().wait_stream(self.stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool): self.advance()
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream): self.advance()
         self.pool = self.pool or graph.pool()
         slots.token.copy_(kept[0]); slots.position.copy_(kept[1])
         return graph
@@ -157,6 +157,11 @@ class Decoder:
         if not self.cuda: return self.advance()
         if (used, slots.reach) not in self.graphs: self.graphs[used, slots.reach] = self.recorded()
         self.graphs[used, slots.reach].replay()
+
+    def close(self) -> None:
+        "Let the last step end before its graph and memory go."
+        if self.cuda: torch.cuda.synchronize()
+        self.graphs.clear()
 
 # %% ../nbs/32_decoding.ipynb #32-97fff6fe
 @dataclass
@@ -245,18 +250,20 @@ class Mail:
 def decode(decoder: Decoder, answers: list[Answer], room: int) -> Iterator[list[Answer]]:
     "Answers as they end, in lists; `room`: tokens of a packed row of prompts."
     loop, late = Loop(decoder, answers, room), deque()
-    with attending(decoder.model, 'slots'):
-        while loop.waiting or any(loop.holder):
-            if loop.waiting and (groups := loop.taken()): late.append(Mail(loop, loop.admit(groups)))      # first tokens come with the prompts
-            else:
-                held = [(slot, answer) for slot, answer in enumerate(loop.holder) if answer]
-                decoder.step(decoder.slots.n if decoder.cuda else len(held), max(len(a.prompt) + len(a.ids) for _, a in held) + 1 + len(late))
-                late.append(Mail(loop, held))
-            done = []
-            while len(late) > (1 if decoder.cuda else 0):
-                for slot, answer, token in late.popleft().opened():
-                    answer.add(token)
-                    if answer.reason: done.append((slot, answer))
-            for slot, _ in sorted(done, key=lambda pair: -pair[0]): loop.release(slot)
-            if done and decoder.cuda: decoder.slots.position[torch.tensor([slot for slot, _ in done]).to(decoder.slots.device, non_blocking=True)] = 0      # an empty slot has little to read
-            if done: yield [answer for _, answer in done]
+    try:
+        with attending(decoder.model, 'slots'):
+            while loop.waiting or any(loop.holder):
+                if loop.waiting and (groups := loop.taken()): late.append(Mail(loop, loop.admit(groups)))      # first tokens come with the prompts
+                else:
+                    held = [(slot, answer) for slot, answer in enumerate(loop.holder) if answer]
+                    decoder.step(decoder.slots.n if decoder.cuda else len(held), max(len(a.prompt) + len(a.ids) for _, a in held) + 1 + len(late))
+                    late.append(Mail(loop, held))
+                done = []
+                while len(late) > (1 if decoder.cuda else 0):
+                    for slot, answer, token in late.popleft().opened():
+                        answer.add(token)
+                        if answer.reason: done.append((slot, answer))
+                for slot, _ in sorted(done, key=lambda pair: -pair[0]): loop.release(slot)
+                if done and decoder.cuda: decoder.slots.position[torch.tensor([slot for slot, _ in done]).to(decoder.slots.device, non_blocking=True)] = 0      # an empty slot has little to read
+                if done: yield [answer for _, answer in done]
+    finally: decoder.close()

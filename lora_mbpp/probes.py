@@ -33,7 +33,7 @@ class Scorer:
     def __init__(self, cfg: Config, passes: bool):
         self.cfg, self.passes, self.runtime, self.tasks = cfg, passes, choose_runtime(cfg), load_tasks(cfg)
         if not all(t['code'] for t in self.tasks): raise UserError('the tasks have no reference solutions, so there is no NLL to score')
-        self.tok, self.base = None, None
+        self.tok, self.base, self.layers = None, None, require_layers(cfg.sandbox, engine=cfg.engine) if passes else None
 
     def nll_and_passes(self, adapter: Path, place: Path) -> dict:
         "`nll` (nats a token) and `pass_at_1` (None unless asked for) of an adapter; generations and results go below `place`."
@@ -45,10 +45,9 @@ class Scorer:
 
     def pass_at_1(self, bank: Bank, adapter: Path, place: Path) -> float:
         "Share of tasks that the adapter's greedy answers pass."
-        layers = require_layers(self.cfg.sandbox, engine=self.cfg.engine)
         contestant = Contestant(place.name, beside(place, 'generations'), {**generation_settings(self.cfg, self.runtime, adapter), 'decoding': 'greedy'}, 0)
         records = generate_all(self.base, self.tok, self.tasks, [contestant], bank=bank)[place.name]
-        means = task_means(score(records, self.tasks, beside(place, 'results'), Limits(cpu_s=self.cfg.cpu_s), layers))
+        means = task_means(score(records, self.tasks, beside(place, 'results'), Limits(cpu_s=self.cfg.cpu_s), self.layers))
         return sum(means.values()) / len(means)
 
 # %% ../nbs/24_probes.ipynb #24-f2922b27
