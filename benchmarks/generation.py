@@ -12,7 +12,7 @@ Usage on a CUDA machine:
   python benchmarks/generation.py --ways plain batches continuous engine --weights nf4 --adapters 8 --budget 11 --save
   python benchmarks/generation.py --ways engine --weights bfloat16 --mixed 8 32 64 --save        base alone, then base and three adapters
 On a CPU:
-  python benchmarks/generation.py --shape smollm2-135m --prompts 64 --ways plain batches engine --save"""
+  python benchmarks/generation.py --shape smollm2-135m --prompts 64 --batch 64 --ways plain batches vllm engine --save"""
 import argparse, json, os, platform, subprocess, sys, tempfile, time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -93,12 +93,19 @@ def with_engine(model, prompts: list, new: int, batch: int, bank, adapters: list
 
 
 def with_vllm(job: dict, prompts: list) -> tuple:
-    "Tokens of vLLM, and the seconds they took"
+    "Tokens of vLLM by its defaults, and the seconds they took"
+    import torch
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
-    llm = LLM(job['model'], dtype='bfloat16', enable_lora=bool(job['adapters']), max_lora_rank=64, skip_tokenizer_init=True, max_model_len=512)
-    def answers(): return llm.generate([{'prompt_token_ids': p} for p in prompts], SamplingParams(temperature=0, max_tokens=job['new'], min_tokens=job['new'], detokenize=False),
-                                       lora_request=LoRARequest('one', 1, job['adapters'][0]) if job['adapters'] else None)
+    os.environ.setdefault('VLLM_CPU_KVCACHE_SPACE', '4')
+    dtype = 'bfloat16' if job['weights'] in ('nf4', 'auto') and torch.cuda.is_available() else 'float32' if job['weights'] == 'auto' else job['weights']
+    more = {'quantization': 'bitsandbytes'} if job['weights'] == 'nf4' else {}
+    if torch.cuda.is_available() and job['budget']: more['gpu_memory_utilization'] = job['budget'] * GIB / torch.cuda.get_device_properties(0).total_memory
+    if job['adapters']: more |= {'enable_lora': True, 'max_loras': len(job['adapters']), 'max_lora_rank': 64}
+    llm = LLM(job['model'], dtype=dtype, skip_tokenizer_init=True, max_model_len=512, max_num_seqs=job['batch'], **more)
+    own = [-1, *range(len(job['adapters']))] if job['mixed'] else [0] if job['adapters'] else [-1]
+    asked = [(p, LoRARequest(f'adapter {a}', a + 1, job['adapters'][a]) if a >= 0 else None) for a in own for p in prompts]
+    def answers(): return llm.generate([{'prompt_token_ids': p} for p, _ in asked], SamplingParams(temperature=0, max_tokens=job['new'], ignore_eos=True, detokenize=False), lora_request=[a for _, a in asked] if job['adapters'] else None)
     answers()
     started = time.perf_counter()
     out = answers()
@@ -116,7 +123,7 @@ def measure(job: dict) -> dict:
     prompts = json.loads(Path(job['prompts']).read_text())
     if job['way'] == 'vllm':
         ids, seconds = with_vllm(job, prompts)
-        return {'tokens_per_s': round(sum(map(len, ids)) / seconds, 1), 'seconds': round(seconds, 2), 'ids': ids}
+        return {'tokens_per_s': round(sum(map(len, ids)) / seconds, 1), 'seconds': round(seconds, 2), 'answers': len(ids), 'all_there': all(len(i) == job['new'] for i in ids), 'ids': ids[:len(prompts)]}
     cuda = torch.cuda.is_available()
     if job['budget'] and cuda: hold_to(job['budget'])
     cfg = resolve('mistral-7b', model=job['model'], quantization='nf4' if job['weights'] == 'nf4' else 'none', dtype='auto' if job['weights'] in ('nf4', 'auto') else job['weights'])
@@ -235,8 +242,8 @@ def main() -> int:
     print(f'{name}: {len(prompts)} prompts of {sum(map(len, prompts)) / len(prompts):.0f} tokens on average, {args.new} new tokens each, weights {args.weights}, budget {args.budget or "all"}')
     found, reference = [], None
     for way in args.ways:
-        for batch in args.batch if way not in ('plain', 'continuous', 'vllm') else args.batch[:1]:
-            for adapters, both in [(one, False), *([(mixed, True)] if mixed and way == 'engine' else [])]:
+        for batch in args.batch if way not in ('plain', 'continuous') else args.batch[:1]:
+            for adapters, both in [(one, False), *([(mixed, True)] if mixed and way in ('vllm', 'engine') else [])]:
                 job = dict(way=way, prompts=str(scratch/'prompts.json'), model=str(model), weights=args.weights, adapters=adapters, mixed=both, expand=args.expand, new=args.new, batch=1 if way == 'plain' else batch, sample=args.sample,
                            budget=args.budget, profile=args.profile and way == 'engine')
                 figures = child(job, args.timeout)

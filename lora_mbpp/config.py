@@ -128,6 +128,7 @@ class Config:
     n_tasks: int | None = param(None, 'evaluate the first n test tasks (default: all)', 'baseline eval')
     max_new_tokens: int = param(128, 'longest answer in tokens; longer ones are cut and counted', 'baseline eval')
     batch_size: int | None = param(None, 'answers decoded at once; keep it across ranks (default: what the card holds, at most 512; 64 on a CPU)', 'baseline eval')
+    decoder: str = param('slots', 'what makes the answers: slots (ours) or vllm (Linux, extra [vllm])', 'baseline eval', choices=('slots', 'vllm'))
     n_samples: int = param(1, 'answers a task: 1 is greedy, more are sampled, for pass@k', 'baseline eval')
     temperature: float = param(0.2, 'of sampled answers', 'baseline eval')
     forgetting: bool = param(False, 'also score prose and HumanEval\'s reference code, to see what training unlearned', 'baseline eval')

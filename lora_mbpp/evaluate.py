@@ -6,10 +6,12 @@
 __all__ = ['FUNNEL', 'PER_TASK', 'as_job', 'verdict_fields', 'failing_assert', 'result_key', 'judging', 'score', 'stages_passed',
            'funnel', 'pass_at_k', 'wilson', 'task_means', 'passes_at', 'summarise', 'per_task', 'comparison_settings',
            'finished_evaluation', 'trained_as', 'run_info', 'reference_nll', 'scores', 'described', 'evaluate',
-           'load_for', 'answers_file', 'answer_all', 'seconds_before', 'forget_answers', 'write_results', 'sample_task',
-           'sample_code', 'read_samples', 'evaluate_samples', 'self_check', 'self_check_lines']
+           'load_for', 'serve', 'answers_file', 'answer_all', 'answer_apart', 'seconds_before', 'forget_answers',
+           'write_results', 'sample_task', 'sample_code', 'read_samples', 'evaluate_samples', 'self_check',
+           'self_check_lines']
 
 # %% ../nbs/03_eval.ipynb #03-36b1b9f7
+import multiprocessing
 import time
 from collections import Counter
 from dataclasses import replace
@@ -22,9 +24,10 @@ from scipy.stats import binomtest
 from .benchmarks import HUMANEVAL_PROTOCOL, compact, completed, task_order, with_preamble
 from .config import (Config, UserError, append_jsonl, artifacts_folder, fingerprint, group_name, in_test, meta_info, metrics_file, plan_id,
                               progress, read_json, read_jsonl, repair_tail, shown, update_metrics, write_json, write_jsonl)
-from .data import load_tasks, parsed, protocol_of, read_table, render_completion, task_set, with_benchmark
+from .data import load_tasks, parsed, prompt_ids, protocol_of, read_table, render_completion, task_set, with_benchmark
+from .backend import Server, common_rank, why_no_vllm
 from .bank import Bank, why_not
-from .generation import Contestant, completion_nll, quicken_for, extract_code, generate_all, generation_settings, mean_nll
+from .generation import Contestant, answers_at_once, completion_nll, extract_code, generate_all, generation_settings, kept_records, mean_nll, quicken_for
 from .lean import fuse_kernels
 from .models import Runtime, choose_runtime, device_info, load_adapter, load_model, load_tokenizer, parameter_counts, peak_memory_gb, require_adapter
 from .sandbox import Limits, judge_many, require_layers
@@ -192,7 +195,8 @@ def evaluate(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'ba
         print(f'{run} is evaluated already: {shown(path)}')
         return write_results(cfg, run, metrics)
     if cfg.overwrite: forget_answers(cfg, run)
-    print(f'{run}: {runtime.reason}')
+    print(f'{run}: {runtime.reason}', flush=True)
+    if cfg.decoder == 'vllm': answer_apart(cfg, run, adapter, generation, len(tasks) * cfg.n_samples)
     model, tok, bank = load_for(cfg, runtime, [adapter] if adapter else [])
     started = time.perf_counter()
     contestant = Contestant(run, answers_file(cfg, run, adapter), generation, 0 if bank else -1)
@@ -221,6 +225,12 @@ def load_for(cfg: Config, runtime: Runtime, adapters: list[Path]):
     if done := [*fused, quicken_for(model, cfg, runtime)]: print(', '.join(filter(None, done)))
     return model, tok, Bank(model, adapters) if adapters else None
 
+def serve(cfg: Config, runtime: Runtime, adapters: list[Path], tasks: list[dict]):
+    "What `load_for` gives, with a vLLM `Server` as the model and its adapters in it."
+    tok = load_tokenizer(cfg.model)
+    longest = max(len(prompt_ids(tok, t['prompt'])) for t in tasks)
+    return Server(cfg.model, runtime, adapters, longest + cfg.max_new_tokens + 1, answers_at_once(cfg, runtime)), tok, None
+
 def answers_file(cfg: Config, run: str, adapter: Path | None) -> Path:
     "Where the answers of a run go."
     return Path(cfg.out_file) if cfg.out_file and not adapter else metrics_file(cfg, run, '.generations.jsonl')
@@ -230,15 +240,29 @@ def answer_all(cfg: Config, runs: dict[str, Path | None]) -> int:
     cfg = with_benchmark(cfg)
     tasks, runtime = load_tasks(cfg), choose_runtime(cfg)
     adapters = [a for a in runs.values() if a and not why_not(require_adapter(a))]
-    together = [Contestant(run, answers_file(replace(cfg, out_file=None), run, a), {**generation_settings(cfg, runtime, a), 'protocol': protocol_of(tasks)}, adapters.index(a) if a else -1)
+    alone = cfg if len(runs) == 1 else replace(cfg, out_file=None)
+    together = [Contestant(run, answers_file(alone, run, a), {**generation_settings(cfg, runtime, a), 'protocol': protocol_of(tasks)}, adapters.index(a) if a else -1)
                 for run, a in runs.items() if a is None or a in adapters]
-    print(f'{len(together)} runs in one pass: {runtime.reason}')
-    model, tok, bank = load_for(cfg, runtime, adapters)
+    if len(runs) > 1: print(f'{len(together)} runs in one pass: {runtime.reason}')
+    model, tok, bank = serve(cfg, runtime, adapters, tasks) if cfg.decoder == 'vllm' else load_for(cfg, runtime, adapters)
     started = time.perf_counter()
-    generate_all(model, tok, tasks, together, cfg.n_samples, cfg.temperature, bank)
+    try: generate_all(model, tok, tasks, together, cfg.n_samples, cfg.temperature, bank)
+    finally:
+        if isinstance(model, Server): model.close()
     seconds = round((time.perf_counter() - started) / len(together), 1)
     for c in together: update_metrics(metrics_file(cfg, c.run), answers_info={'settings': fingerprint(c.settings), 'runs': len(together), 'seconds_a_run': seconds})
     return len(together)
+
+def answer_apart(cfg: Config, run: str, adapter: Path | None, settings: dict, wanted: int) -> None:
+    "`answer_all` for one run in a process of its own, unless its `wanted` answers are there; then the card is free again. Raises `UserError` when they do not come."
+    path = answers_file(cfg, run, adapter)
+    if len(kept_records(path, fingerprint(settings))) >= wanted: return
+    if why := why_no_vllm(): raise UserError(why)
+    if adapter: common_rank([adapter])
+    worker = multiprocessing.get_context('spawn').Process(target=answer_all, args=(cfg, {run: adapter}))
+    worker.start()
+    worker.join()
+    if worker.exitcode: raise UserError(f'vLLM did not make the answers of {run} (status {worker.exitcode}; its own words are above, or in the terminal): start again to continue, or use --decoder slots')
 
 def seconds_before(path: Path, settings: dict) -> float:
     "What this run's share of a common pass took, 0 where there was none with these settings."

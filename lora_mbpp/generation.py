@@ -6,7 +6,7 @@
 __all__ = ['FENCE', 'CODE_START', 'ORDINARY', 'MOST', 'ROOM', 'fenced_blocks', 'bare_code', 'extract_code', 'is_complete',
            'fence_tokens', 'fence_stop', 'as_answer', 'answer_record', 'Wave', 'waves', 'slot_bytes', 'card_bytes',
            'answers_at_once', 'quicken_for', 'generation_settings', 'pad_left', 'padded_batch', 'in_batches', 'made',
-           'answer_batch', 'kept_records', 'asked', 'answer_key', 'Contestant', 'generate_all', 'generate',
+           'endings', 'answer_batch', 'kept_records', 'asked', 'answer_key', 'Contestant', 'generate_all', 'generate',
            'packed_nll', 'batch_nll', 'completion_nll', 'mean_nll']
 
 # %% ../nbs/12_generation.ipynb #12-46c011ec
@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from transformers import DynamicCache
 
+from .backend import Server
 from .bank import Bank, expanded_bytes, quicken
 from .benchmarks import task_order
 from .config import Config, UserError, append_jsonl, fingerprint, progress, read_jsonl, repair_tail, sha256_file, shown
@@ -144,7 +145,7 @@ def generation_settings(cfg: Config, runtime: Runtime, adapter: Path | None = No
     "Everything that decides what a model answers; its fingerprint stands in every record."
     return {'protocol': PROTOCOL, 'model': cfg.model, 'adapter': sha256_file(Path(adapter)/'adapter_model.safetensors')[:12] if adapter else None,
             'max_new_tokens': cfg.max_new_tokens, 'batch_size': answers_at_once(cfg, runtime), 'decoding': 'greedy' if cfg.n_samples == 1 else f'{cfg.n_samples} samples at temperature {cfg.temperature:g}',
-            'dtype': runtime.dtype, 'quantization': runtime.quantization, 'decoder': 'slots', 'kernels': 'plain' if can_fuse(runtime.device) else 'fused'}
+            'dtype': runtime.dtype, 'quantization': runtime.quantization, 'decoder': cfg.decoder, 'kernels': 'plain' if can_fuse(runtime.device) else 'fused'}
 
 # %% ../nbs/12_generation.ipynb #12-8f668bc4
 def pad_left(rows: list[list[int]], pad: int, device: str) -> dict[str, torch.Tensor]:
@@ -198,11 +199,16 @@ def made(model, pad: int, wave: Wave, temperature: float = 0.0, bank: Bank | Non
         n = -(-n // 2)
         print(f'out of memory: {n} answers at a time from here on; in 16-bit numbers an answer may differ for it', flush=True)
 
+def endings(model, pad: int, answers: list[Answer], n: int, temperature: float = 0.0, bank: Bank | None = None) -> Iterator[list[Answer]]:
+    "The unfinished ones of `answers` as they end, at most `n` at a time: by waves, or as a vLLM `Server` makes them."
+    if isinstance(model, Server): yield from model.endings(answers, temperature)
+    else:
+        for wave in waves(answers, n): yield from made(model, pad, wave, temperature, bank)
+
 def answer_batch(model, tok, prompts: list[str], entry_points: list[str | None], max_new_tokens: int, n: int | None = None) -> list[dict]:
     "Greedy answers: `text`, `n_tokens` and `finish_reason` for each prompt, at most `n` at a time."
     answers = [as_answer(tok, {'task_id': i, 'prompt': prompt, 'entry_point': name}, max_new_tokens) for i, (prompt, name) in enumerate(zip(prompts, entry_points, strict=True))]
-    for wave in waves(answers, n or MOST[model.device.type]):
-        for _ in made(model, tok.pad_token_id, wave): pass
+    for _ in endings(model, tok.pad_token_id, answers, n or MOST[model.device.type]): pass
     return [answer_record(tok, answer) for answer in answers]
 
 # %% ../nbs/12_generation.ipynb #12-4a792b81
@@ -250,16 +256,15 @@ def generate_all(model, tok, tasks: list[dict], runs: list[Contestant], samples:
     for c, t, a in answers.values(): a.reason = done[c.run].get(answer_key(t), {}).get('finish_reason')
     started, tokens = time.perf_counter(), 0
     with progress(len(answers), 'generating', 'answer', initial=sum(map(len, done.values()))) as bar:
-        for wave in waves([a for _, _, a in answers.values()], runs[0].settings['batch_size']):
-            for ended in made(model, tok.pad_token_id, wave, temperature if samples > 1 else 0.0, bank):
-                for c in runs:
-                    mine = [(t, a) for o, t, a in map(answers.get, map(id, ended)) if o is c]
-                    fresh = c.records(*zip(*mine), tok) if mine else []
-                    if fresh: append_jsonl(Path(c.path), fresh)
-                    done[c.run].update({answer_key(r): r for r in fresh})
-                tokens += sum(len(a.ids) for a in ended)
-                bar.set_postfix_str(f'{tokens / (time.perf_counter() - started):.0f} tokens/s', refresh=False)
-                bar.update(len(ended))
+        for ended in endings(model, tok.pad_token_id, [a for _, _, a in answers.values()], runs[0].settings['batch_size'], temperature if samples > 1 else 0.0, bank):
+            for c in runs:
+                mine = [(t, a) for o, t, a in map(answers.get, map(id, ended)) if o is c]
+                fresh = c.records(*zip(*mine), tok) if mine else []
+                if fresh: append_jsonl(Path(c.path), fresh)
+                done[c.run].update({answer_key(r): r for r in fresh})
+            tokens += sum(len(a.ids) for a in ended)
+            bar.set_postfix_str(f'{tokens / (time.perf_counter() - started):.0f} tokens/s', refresh=False)
+            bar.update(len(ended))
     return {run: [found[key] for key in sorted(items, key=lambda key: (task_order(key[0]), key[1]))] for run, found in done.items()}
 
 def generate(model, tok, tasks: list[dict], path: Path | str, run: str, settings: dict, samples: int = 1, temperature: float = 0.0) -> list[dict]:

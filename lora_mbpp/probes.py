@@ -9,6 +9,7 @@ __all__ = ['beside', 'Scorer', 'identity_of', 'probe_all', 'run_ladder', 'probe_
 # %% ../nbs/24_probes.ipynb #24-eec88388
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +32,7 @@ def beside(place: Path, what: str) -> Path:
 class Scorer:
     "A loaded base model that scores adapters on the test tasks of `cfg`."
     def __init__(self, cfg: Config, passes: bool):
+        cfg = replace(cfg, decoder='slots')      # the base stays loaded from probe to probe
         self.cfg, self.passes, self.runtime, self.tasks = cfg, passes, choose_runtime(cfg), load_tasks(cfg)
         if not all(t['code'] for t in self.tasks): raise UserError('the tasks have no reference solutions, so there is no NLL to score')
         self.tok, self.base, self.layers = None, None, require_layers(cfg.sandbox, engine=cfg.engine) if passes else None

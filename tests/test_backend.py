@@ -1,0 +1,110 @@
+"""vLLM in the place of the decoder: the same answers where it is installed, a sentence where it is not."""
+from collections import deque
+from types import SimpleNamespace
+
+import peft
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lora_mbpp import backend
+from lora_mbpp.backend import Server, common_rank, why_no_vllm
+from lora_mbpp.cli import main
+from lora_mbpp.config import complaint, metrics_file, read_json, read_jsonl, resolve, write_json, write_jsonl
+from lora_mbpp.decoding import Answer
+from lora_mbpp.evaluate import answer_all, evaluate
+from lora_mbpp.models import tiny_model, tiny_tokenizer
+
+with_vllm = pytest.mark.skipif(why_no_vllm() is not None, reason=str(why_no_vllm()))
+
+
+def adapter(model, folder, rank, **more):
+    """A random adapter on all linear maps, as PEFT saves it; the model stays as it was."""
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules='all-linear', init_lora_weights=False, task_type='CAUSAL_LM', **more))
+    adapted.save_pretrained(folder)
+    adapted.unload()
+    return folder
+
+
+def test_without_it_there_is_a_sentence(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(backend, 'find_spec', lambda name: None)
+    assert main(['baseline', *(part for k, v in tiny.items() for part in ('--' + k.replace('_', '-'), v)), '--decoder', 'vllm']) == 2
+    said = capsys.readouterr()
+    assert 'vLLM' in said.err and '--decoder slots' in said.err and 'Traceback' not in said.err + said.out
+
+
+def test_what_it_cannot_serve_is_said_before_it_is_started(tmp_path):
+    assert 'use --decoder slots' in complaint(common_rank, [adapter(tiny_model(), tmp_path/'dora', 4, use_dora=True)])
+    plain = [adapter(tiny_model(), tmp_path/str(rank), rank) for rank in (3, 9)]
+    assert common_rank(plain[:1]) == 8 and common_rank(plain) == 16
+    config = read_json(plain[0]/'adapter_config.json')
+    write_json(plain[0]/'adapter_config.json', {**config, 'r': 1000})
+    assert 'rank 1000' in complaint(common_rank, plain)
+
+
+class Engine:
+    """Stands in for vLLM's engine: two tokens a step for every request, and what was called off goes on for one step."""
+    def __init__(self): self.texts, self.gone, self.late = {}, [], deque()
+    def abort_request(self, names): self.gone += names
+    def step(self):
+        for name, text in self.texts.items(): text += [7, 8] if name not in self.gone else [9]
+        return [SimpleNamespace(request_id=name, finished=False, outputs=[SimpleNamespace(token_ids=list(text), finish_reason=None)]) for name, text in self.texts.items()]
+
+
+def test_an_answer_that_has_ended_is_called_off(monkeypatch):
+    server = Server.__new__(Server)
+    server.engine = Engine()
+    monkeypatch.setattr(Server, 'ask', lambda self, name, answer, temperature: self.engine.texts.update({name: []}))
+    answers = [Answer([1], 3, -1, key=(i, 0), ended=(lambda ids: 'fence' if len(ids) == 5 else None) if i else None) for i in range(2)]
+    answers.append(Answer([1], 9, -1, key=(2, 0)))
+    answers[2].reason = 'eos'       # there already
+    answers[1].most = 9
+    order = [[a.key[0] for a in some] for some in server.endings(answers)]
+    assert order == [[0], [1]] and server.engine.gone == ['0', '1'] and '2' not in server.engine.texts
+    assert [(a.ids, a.reason) for a in answers[:2]] == [([7, 8, 7], 'length'), ([7, 8, 7, 8, 7], 'fence')]
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory):
+    """A model of which vLLM takes the head width, with two adapters."""
+    place = tmp_path_factory.mktemp('backend')
+    tok = tiny_tokenizer()
+    torch.manual_seed(3)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tok), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+                                         max_position_embeddings=1024, pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.3))
+    model.save_pretrained(place/'model')
+    tok.save_pretrained(place/'model')
+    return place, {'one': adapter(model, place/'one', 3), 'two': adapter(model, place/'two', 12)}
+
+
+def config(place, decoder, **more):
+    return resolve('test', model=str(place/'model'), dtype='float32', data_dir=str(place/'data'), artifacts_dir=str(place/decoder), decoder=decoder, max_new_tokens=40, **more)
+
+
+def texts(cfg, run):
+    records = read_jsonl(metrics_file(cfg, run, '.generations.jsonl'))
+    return {(r['task_id'], r['sample_idx']): (r['text'], r['finish_reason']) for r in records}
+
+
+@with_vllm
+def test_its_greedy_tokens_are_ours(study):
+    """Base and two adapters, all in one pass of each decoder."""
+    place, adapters = study
+    runs = {'base': None, **adapters}
+    for decoder in ('slots', 'vllm'): assert answer_all(config(place, decoder), runs) == 3
+    for run in runs: assert texts(config(place, 'vllm'), run) == texts(config(place, 'slots'), run)
+    assert len({tuple(texts(config(place, 'slots'), run).values()) for run in runs}) == 3
+
+
+@with_vllm
+def test_a_stage_uses_it_and_continues(study, capfd):
+    """Samples of one run; a cut file is completed to the same records."""
+    place, adapters = study
+    cfg = config(place, 'vllm', n_samples=3, temperature=0.8)
+    info = evaluate(cfg, 'again', adapters['one'])['eval_info']
+    before, path = texts(cfg, 'again'), metrics_file(cfg, 'again', '.generations.jsonl')
+    assert info['settings']['decoder'] == 'vllm' and info['n_samples'] == len(before) and len(set(before.values())) > len(before) // 2
+    write_jsonl(path, read_jsonl(path)[:5])
+    metrics_file(cfg, 'again').unlink()
+    evaluate(cfg, 'again', adapters['one'])
+    assert texts(cfg, 'again') == before and '5 of' in capfd.readouterr().out
