@@ -14,7 +14,7 @@ from lora_mbpp.decoding import fits_slots
 from lora_mbpp.generation import Contestant, answer_batch, completion_nll, extract_code, generate, generate_all, is_complete
 from lora_mbpp.kernel import kernel_difference, triton
 from lora_mbpp.models import tiny_model, tiny_tokenizer
-from lora_mbpp.packing import set_attention
+from lora_mbpp.packing import choose_attention, set_attention
 
 TOK = tiny_tokenizer()
 PROMPTS = [t['prompt'] for t in literal_tasks()] + ['', 'é' * 40, 'a\n' * 60]
@@ -187,6 +187,27 @@ def test_mixed_adapters_are_plain_generate(tmp_path, adapters, size):
     found = contest(tmp_path, 1, adapters, size, tasks, quick=size != 5)
     expected = {f'run{i}': [TOK.decode(plain(eager_to_stop(1) if i < 0 else peft.PeftModel.from_pretrained(eager_to_stop(1), str(adapters[i])).eval(), t['prompt'], 25), skip_special_tokens=True) for t in tasks] for i in range(-1, 3)}
     assert found == expected and len({tuple(texts) for texts in found.values()}) == 4
+
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA card here'))])
+def test_one_adapter_after_another(tmp_path, adapters, device):
+    """As a ladder does it, in one process: NLL with an adapter, then answers in three waves, then the next adapter. The answers are those of one pass."""
+    model = eager_to_stop(1).to(device)
+    set_attention(model, choose_attention(model.config, device, 'float32')[0])
+    tasks = [{'task_id': i, 'prompt': 'word ' * n, 'entry_point': None} for i, n in enumerate([20, 31, 42, 90, 200, 210, 700])]
+    settings, items = {'protocol': 'p', 'batch_size': 4, 'max_new_tokens': 25}, [(t['prompt'], 'x' * 30) for t in tasks]
+    def texts(bank, numbers, name):
+        found = generate_all(model, TOK, tasks, [Contestant(f'run{i}', tmp_path/f'{name}{i}.jsonl', {**settings, 'adapter': i}, i) for i in numbers], bank=bank)
+        return [[r['text'] for r in records] for records in found.values()]
+    together, nll = Bank(model, adapters), set()
+    expected = texts(together, range(3), 'all')
+    together.close()
+    for i, one in enumerate(adapters):
+        bank = Bank(model, [one])
+        bank.choose(torch.tensor(0, device=device))
+        nll.add(sum(s['nll'] for s in completion_nll(model, TOK, items)))
+        assert texts(bank, [0], f'alone{i}-') == [expected[i]]
+        bank.close()
+    assert len(nll) == 3
 
 
 def test_a_contest_goes_on_where_it_was_killed(tmp_path, adapters):
