@@ -111,7 +111,7 @@ def measure(job: dict) -> dict:
     from lora_mbpp.train import flight_plan, lora_config, make_trainer, prepare_model, Watch
     rows = json.loads(Path(job['rows']).read_text())
     if job['budget'] and torch.cuda.is_available(): hold_to(job['budget'])
-    cfg = resolve('mistral-7b', model=job['model'], rank=job['rank'], quantization=job['quantization'], effective_batch=job['batch'], max_steps=job['steps'], row_tokens=job['row_tokens'],
+    cfg = resolve('mistral-7b', model=job['model'], rank=job['rank'], quantization=job['quantization'], dtype=job['dtype'], effective_batch=job['batch'], max_steps=job['steps'], row_tokens=job['row_tokens'],
                   recomputed_layers=job['recomputed'], vram=job['budget'] + 1 if job['budget'] else None, optimizer='adamw_torch_fused' if torch.cuda.is_available() else 'adamw_torch')
     runtime, folder = choose_runtime(cfg), Path(tempfile.mkdtemp())
     tok, found, flight = load_tokenizer(cfg.model), {}, None
@@ -179,6 +179,7 @@ def main() -> int:
     parser.add_argument('--ranks', nargs='+', type=int, default=[8])
     parser.add_argument('--budget', nargs='+', type=float, default=[0], help='GiB that a process may take of the card; 0: all (default)')
     parser.add_argument('--quantization', default='auto', choices=('auto', 'nf4', 'none'))
+    parser.add_argument('--dtype', default='auto', choices=('auto', 'bfloat16', 'float16', 'float32'), help='of the frozen weights and of computation (default: what the device is best at)')
     parser.add_argument('--batch', type=int, default=112, help="rows an optimizer step of this engine (112 are about the 16,384 tokens of TRL's eight packed rows)")
     parser.add_argument('--row-tokens', type=int, help='instead of what the plan chooses')
     parser.add_argument('--recomputed', type=int, help='instead of what the plan chooses')
@@ -195,7 +196,8 @@ def main() -> int:
         print(json.dumps({'figures': measure(job)}))
         return 0
     import torch
-    from lora_mbpp.config import package_versions
+    from lora_mbpp.config import package_versions, resolve
+    from lora_mbpp.models import choose_runtime
     from lora_mbpp.plan import config_of, matrix_rate, shape_of
     if not (args.mbpp and args.codealpaca) and not (args.lengths and Path(args.lengths).exists()): parser.error('--mbpp and --codealpaca: the token lengths come from these files')
     scratch = Path(tempfile.mkdtemp(prefix='training_'))
@@ -206,7 +208,8 @@ def main() -> int:
         started = time.perf_counter()
         write_model(args.shape, model)
         print(f'{args.shape}: random weights written in {time.perf_counter() - started:.0f} s')
-    device, dtype = ('cuda', 'bfloat16') if torch.cuda.is_available() else ('cpu', 'float32')
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    dtype = choose_runtime(resolve('mistral-7b', dtype=args.dtype)).dtype
     shape, rate = shape_of(config_of(str(model)), getattr(torch, dtype), False), matrix_rate(device, dtype)
     limit = rate / (4 * shape.linear)
     name = torch.cuda.get_device_name(0) if device == 'cuda' else f'{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads'
@@ -219,11 +222,11 @@ def main() -> int:
                 print(f'{way:9} not measured: not installed (pip install unsloth)')
                 continue
             for rank in args.ranks if way == 'engine' else args.ranks[:1]:
-                job = dict(way=way, rank=rank, budget=budget, rows=str(scratch/'rows.json'), model=str(model), quantization=args.quantization, batch=args.batch, steps=args.steps if way == 'engine' else min(args.steps, 6),
+                job = dict(way=way, rank=rank, budget=budget, rows=str(scratch/'rows.json'), model=str(model), quantization=args.quantization, dtype=args.dtype, batch=args.batch, steps=args.steps if way == 'engine' else min(args.steps, 6),
                            row_tokens=args.row_tokens, recomputed=args.recomputed, profile=args.profile and way == 'engine')
                 figures = child(job, args.timeout)
                 record = {'date': datetime.now(timezone.utc).isoformat(timespec='seconds'), 'way': way, 'shape': args.shape, 'rank': rank, 'budget_gib': budget or None, 'device': name, 'matrix_tflops': round(rate / 1e12, 2),
-                          'limit_tokens_per_s': round(limit), 'share_of_limit': round(figures['tokens_per_s'] / limit, 3) if 'tokens_per_s' in figures else None, 'quantization': args.quantization,
+                          'limit_tokens_per_s': round(limit), 'share_of_limit': round(figures['tokens_per_s'] / limit, 3) if 'tokens_per_s' in figures else None, 'quantization': args.quantization, 'dtype': dtype,
                           'batch_rows': args.batch if way == 'engine' else None, 'versions': package_versions(), **{k: v for k, v in figures.items() if k != 'trace'}}
                 found.append(record)
                 if 'failed' in figures: print(f"{way:9} r={rank:<3} budget {budget:g}: failed: {figures['failed']}\n{figures.get('trace', '')}")

