@@ -197,7 +197,7 @@ LAUNCHES = {'cuda': 1.5e-3, 'cpu': 0}     # seconds a row and layer that startin
 @lru_cache(maxsize=4)
 def matrix_rate(device: str, dtype: str) -> float:
     "Operations a second of a large matrix product on `device` in `dtype`: the best of five."
-    n, kind = (8192, getattr(torch, dtype)) if device == 'cuda' else (1024, torch.float32)
+    n, kind = 8192 if device == 'cuda' else 1024, getattr(torch, dtype)
     a = torch.randn(n, n, device=device, dtype=kind)
     def once():
         if device == 'cuda': torch.cuda.synchronize()
@@ -244,7 +244,7 @@ def plan_run(cfg: Config, config, lengths: list[int], targets: int, device: str,
     share = steps * cfg.effective_batch / len(lengths)
     tokens, answers = sum(lengths) * share, targets / sum(lengths)
     operations = tokens * operations_a_token(shape, layout.recomputed, answers)
-    rate = matrix_rate(device, dtype) * SHARE_OF_RATE[device] / (1 + HALF_SPEED[device] / layout.row_tokens) if here else None
+    rate = matrix_rate(device, dtype if device == 'cuda' else 'float32') * SHARE_OF_RATE[device] / (1 + HALF_SPEED[device] / layout.row_tokens) if here else None
     rows = steps * max(1, -(-share_of_step * mean // layout.row_tokens))
     seconds = max(operations / rate / processes, rows * shape.layers * LAUNCHES[device]) if rate else None
     if device == 'cpu':     # the interpreter and its libraries count there, and are in memory already
