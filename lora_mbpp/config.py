@@ -135,7 +135,7 @@ class Config:
     again: bool = param(False, 'measure the untouched model twice, the second time in batches of half the size: the noise floor', 'baseline')
     cpu_s: float = param(15.0, 'CPU seconds a program may use', 'baseline eval')
     sandbox: str = param('auto', 'auto: use the protections the system has; required: refuse to run without all', 'baseline eval', choices=('auto', 'required'))
-    engine: str = param('auto', 'what runs the programs: fork (Linux), wasm (extra [wasm]), process; auto takes the best there is', 'baseline eval', choices=('auto', 'fork', 'wasm', 'process'))
+    sandbox_engine: str = param('auto', 'what runs the programs: fork (Linux), wasm (extra [wasm]), process; auto takes the best there is', 'baseline eval', choices=('auto', 'fork', 'wasm', 'process'))
     # bookkeeping
     run: str | None = param(None, 'name of the run (default: from preset, rank and seed)', 'baseline train eval')
     tag: str | None = param(None, 'added to the name of the run, such as lr0.001', 'train eval')

@@ -187,7 +187,7 @@ def evaluate(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'ba
     "Generate, judge and score one run; returns its metrics and keeps them in `metrics_file`. `kind`: what a run without an adapter is."
     cfg = with_benchmark(cfg)
     if adapter: require_adapter(adapter)
-    tasks, runtime, limits, layers = load_tasks(cfg), choose_runtime(cfg), Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox, engine=cfg.engine)
+    tasks, runtime, limits, layers = load_tasks(cfg), choose_runtime(cfg), Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox, engine=cfg.sandbox_engine)
     settings = comparison_settings(cfg, runtime, tasks, limits, layers)
     generation = {**generation_settings(cfg, runtime, adapter), 'protocol': settings['protocol']}
     path = metrics_file(cfg, run)
@@ -313,7 +313,7 @@ def read_samples(path: Path | str, tasks: list[dict]) -> list[dict]:
 # %% ../nbs/03_eval.ipynb #03-359be208
 def evaluate_samples(samples: Path | str, tasks: list[dict], cfg: Config) -> dict:
     "Judge existing programs; returns `eval_info` and `per_task`, and writes them to `cfg.out_file` when given. Killed and started again, it goes on."
-    limits, layers = Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox, engine=cfg.engine)
+    limits, layers = Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox, engine=cfg.sandbox_engine)
     path = Path(cfg.out_file).with_suffix('.results.jsonl') if cfg.out_file else artifacts_folder(cfg)/'samples'/f'{Path(samples).stem}.results.jsonl'
     judged = score(read_samples(samples, tasks), tasks, path, limits, layers)
     result = {'eval_info': {**summarise(judged, tasks), 'task_set': task_set(tasks), 'samples': Path(samples).name, 'sandbox': layers, 'cpu_s': limits.cpu_s},
@@ -324,7 +324,7 @@ def evaluate_samples(samples: Path | str, tasks: list[dict], cfg: Config) -> dic
 # %% ../nbs/03_eval.ipynb #03-8e17b4f6
 def self_check(tasks: list[dict], cfg: Config) -> dict:
     "Judge the reference solutions: how many were `judged` and `passed`, how many tasks are `without` one, and what `failed` (id, verdict, message)."
-    limits, layers, judged = Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox, engine=cfg.engine), {}
+    limits, layers, judged = Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox, engine=cfg.sandbox_engine), {}
     having = [t for t in tasks if t['code'].strip()]
     with progress(len(having), 'running references', 'program') as bar:
         for i, verdict in judge_many([as_job(t['code'], t) for t in having], limits=limits, engine=layers['engine']):

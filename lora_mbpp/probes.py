@@ -35,7 +35,7 @@ class Scorer:
         cfg = replace(cfg, decoder='slots')      # the base stays loaded from probe to probe
         self.cfg, self.passes, self.runtime, self.tasks = cfg, passes, choose_runtime(cfg), load_tasks(cfg)
         if not all(t['code'] for t in self.tasks): raise UserError('the tasks have no reference solutions, so there is no NLL to score')
-        self.tok, self.base, self.layers = None, None, require_layers(cfg.sandbox, engine=cfg.engine) if passes else None
+        self.tok, self.base, self.layers = None, None, require_layers(cfg.sandbox, engine=cfg.sandbox_engine) if passes else None
 
     def nll_and_passes(self, adapter: Path, place: Path) -> dict:
         "`nll` (nats a token) and `pass_at_1` (None unless asked for) of an adapter; generations and results go below `place`."
