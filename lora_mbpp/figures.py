@@ -83,6 +83,7 @@ def save_figure(fig: Figure, folder: Path | str, name: str) -> list[Path]:
     "Write `name`.png (150 dots an inch) and `name`.svg into `folder`, which is made; the same figure gives the same bytes. Returns both paths."
     Path(folder).mkdir(parents=True, exist_ok=True)
     paths = [Path(folder)/f'{name}.{kind}' for kind in ('png', 'svg')]
+    fig.set_dpi(150)      # text is not quite as wide at another resolution
     if fig.get_layout_engine() is not None: fig.draw_without_rendering()
     fig.set_layout_engine('none')
     with plt.rc_context({'svg.hashsalt': name}):
@@ -258,8 +259,9 @@ def quality_finding(table: pd.DataFrame) -> str:
     last, percent, means = ends(table, 'nll'), ends(table, 'percent').dropna(), table.groupby(['rank', 'target_tokens'])['nll'].mean()
     early = [rank_name(rank) for rank, line in means.groupby('rank') if line.min() < line.iloc[-1] - 0.001]
     text = f"Held-out NLL of {rank_span(last.index)} ends " + (f'{apart(last):.3f} nats apart' if len(last) > 1 else f'at {last.iloc[0]:.3f}')
-    if len(percent): text += f', pass@1 at {percent.min():.1f} to {percent.max():.1f} %' if len(percent) > 1 else f', pass@1 at {percent.iloc[0]:.1f} %'
-    return text + (f"; better before the end: {', '.join(early)}" if early else '; none was better before the end')
+    text += f", lower before the end for {', '.join(early)}" if early else ', lowest at the end'
+    if len(percent): text += f'; pass@1 at {percent.min():.1f} to {percent.max():.1f} %' if len(percent) > 1 else f'; pass@1 at {percent.iloc[0]:.1f} %'
+    return text
 
 # %% ../nbs/23_figures.ipynb #23-459114eb
 def bar_looks(ranks) -> dict[int, dict]:

@@ -4,10 +4,13 @@
 
 # %% auto #0
 __all__ = ['TOGETHER', 'PIECE_BYTES', 'dense', 'AdaptedLinears', 'fits', 'Group', 'lean_layers', 'plain_layers', 'HeadLoss',
-           'PassThrough', 'without_head', 'with_head', 'answer_loss', 'checkpoint_layers', 'can_fuse', 'fuse_kernels']
+           'PassThrough', 'without_head', 'with_head', 'answer_loss', 'checkpoint_layers', 'can_fuse', 'by_device',
+           'confine', 'fuse_kernels']
 
 # %% ../nbs/29_lean.ipynb #29-4236b3d5
+import functools
 import importlib.util
+import sys
 
 import torch
 from peft import PeftModel
@@ -175,11 +178,29 @@ def can_fuse(device: str) -> str | None:
     missing = [name for name in ('triton', 'liger_kernel') if importlib.util.find_spec(name) is None]
     return f"{' and '.join(missing)} not installed" if missing else None
 
+def by_device(fused, plain):
+    "A function that is `fused` for CUDA tensors and `plain` for all others."
+    @functools.wraps(plain)
+    def chosen(x, *args, **kwargs): return (fused if x.is_cuda else plain)(x, *args, **kwargs)
+    chosen.plain = plain
+    return chosen
+
+def confine(namespace: dict, before: dict) -> list[str]:
+    "Undo what was changed in a module's namespace since `before`, a copy of it: classes are put back, functions stay changed for CUDA tensors. Returns the names."
+    changed = [name for name, value in before.items() if namespace[name] is not value]
+    for name in changed:
+        plain = getattr(before[name], 'plain', before[name])     # changed twice: still one choice deep
+        namespace[name] = plain if isinstance(plain, type) else by_device(namespace[name], plain)
+    return changed
+
 def fuse_kernels(model) -> str:
     "Put Liger's norms, rotary embedding and gated product into a transformers model on CUDA; returns what was done, or why not."
     if why := can_fuse(next(model.parameters()).device.type): return f'plain kernels ({why})'
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
     if model.config.model_type not in MODEL_TYPE_TO_APPLY_LIGER_FN: return f'plain kernels (Liger does not know {model.config.model_type})'
+    namespace = vars(sys.modules[type(model.get_base_model() if isinstance(model, PeftModel) else model).__module__])
+    before = dict(namespace)
     _apply_liger_kernel_to_instance(model=model, cross_entropy=False, fused_linear_cross_entropy=False)
+    confine(namespace, before)
     return 'fused kernels (Liger)'
