@@ -26,6 +26,7 @@ setup(
         "dev": cfg["dev_requirements"].split(),
         "cuda": cfg["cuda_requirements"].split(),
         "vllm": cfg["vllm_requirements"].split(),
+        "ray": cfg["ray_requirements"].split(),
         "wasm": cfg["wasm_requirements"].split(),
     },
     entry_points={"console_scripts": cfg["console_scripts"].split()},

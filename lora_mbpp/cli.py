@@ -154,7 +154,7 @@ def cmd_sweep(args) -> int:
     if lrs and 'lr' in given: raise UserError('--lr is one learning rate, --lrs a search: give one of them')
     cfg = resolve(given.pop('preset', 'starter'), **given)
     from lora_mbpp.sweep import sweep
-    return 1 if sweep(cfg, ranks, seeds, args.reports_dir, {k: getattr(cfg, k) for k in given}, lrs, args.jobs) else 0
+    return 1 if sweep(cfg, ranks, seeds, args.reports_dir, {k: getattr(cfg, k) for k in given}, lrs, args.jobs, args.engine, args.address, args.results_url) else 0
 
 def cmd_plan(args) -> int:
     "Memory, layout, steps, tokens and time of training at each rank, before anything is loaded or run."
@@ -213,7 +213,10 @@ def build_parser() -> argparse.ArgumentParser:
     sweep.add_argument('--ranks', default='8,32', help='LoRA ranks, with commas (default: 8,32)')
     sweep.add_argument('--seeds', default='0', help='seeds, with commas (default: 0)')
     sweep.add_argument('--lrs', help='search over learning rates on validation NLL, with commas, such as 3e-4,1e-3; each rank then runs at its best')
-    sweep.add_argument('--jobs', type=int, default=1, metavar='N', help='reports to make at a time, for a card with room for several models, or several cards (default: 1)')
+    sweep.add_argument('--jobs', type=int, metavar='N', help='reports to make at a time, for a card with room for several models (default: one for each card)')
+    sweep.add_argument('--engine', default='local', choices=('local', 'ray'), help='who makes the reports: this machine, or a Ray cluster, on which each is a task (default: local)')
+    sweep.add_argument('--address', metavar='HOST:PORT', help='of a running Ray cluster (default: one of this machine alone, for as long as the sweep takes)')
+    sweep.add_argument('--results-url', metavar='URL', help='copy metrics and reports there at the end: any URL that fsspec knows')
     for name, function in (('ladder', cmd_ladder), ('curve', cmd_curve)): command(name, function, 'eval').add_argument('--passes', action='store_true', help='also answer the tasks and run the programs (default: NLL only)')
     for made in (sweep, command('report', cmd_report, 'analysis')): made.add_argument('--reports-dir', metavar='DIR', help='where the reports are (default: reports)')
     return parser

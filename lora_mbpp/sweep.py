@@ -6,9 +6,10 @@
 __all__ = ['PATH_PARAMETERS', 'NOT_FOR_SWEEPS', 'STYLE', 'ON_THE_INDEX', 'Step', 'parameters_for', 'train_step', 'eval_step',
            'first_steps', 'plan', 'search', 'validation_nll', 'best_rates', 'check_list', 'check_given', 'check_rates',
            'check_parameters', 'notebooks_folder', 'data_state', 'step_key', 'is_done', 'last_state', 'tidy_streams',
-           'run_step', 'as_html', 'needed_by', 'needs', 'first_line', 'Here', 'take_card', 'crew', 'startable',
-           'finish_step', 'is_out_of_memory', 'carry_out', 'contestants', 'answer_together', 'chosen_rates', 'sweep',
-           'as_png', 'report_rows', 'what_was_found', 'write_index', 'rebuild']
+           'run_step', 'as_html', 'needed_by', 'needs', 'first_line', 'Here', 'take_cards', 'card_count', 'pool',
+           'cards_wanted', 'startable', 'finish_step', 'is_out_of_memory', 'Crew', 'contestants', 'answer_together',
+           'chosen_rates', 'crew_for', 'check_writable', 'in_place', 'sweep', 'as_png', 'report_rows', 'what_was_found',
+           'write_index', 'rebuild']
 
 # %% ../nbs/14_sweep.ipynb #14-a0d83867
 import base64
@@ -18,8 +19,10 @@ import math
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -216,17 +219,27 @@ class Here(Executor):
         except Exception as error: future.set_exception(error)
         return future
 
-def take_card(turns, cards: int) -> None:
-    "In a new process: see only the card whose turn it is."
+def take_cards(turns, cards: int, each: int) -> None:
+    "In a new process: see only the `each` cards whose turn it is."
     with turns.get_lock(): turn, turns.value = turns.value, turns.value + 1
-    if cards > 1: os.environ['CUDA_VISIBLE_DEVICES'] = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(cards)))).split(',')[turn % cards]
+    seen = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(cards)))).split(',')
+    first = each * (turn % max(1, cards // each))
+    if cards > each: os.environ['CUDA_VISIBLE_DEVICES'] = ','.join(seen[first:first + each])
 
-def crew(jobs: int) -> Executor:
-    "Who makes the reports: this process, or `jobs` others."
-    if jobs == 1: return Here()
+def card_count() -> int:
+    "CUDA cards of this machine."
     from torch.cuda import device_count   # seconds of import that a plan does not need
+    return device_count()
+
+def pool(jobs: int, each: int = 1) -> Executor:
+    "`jobs` other processes, the cards dealt out among them, `each` to one."
     spawn = multiprocessing.get_context('spawn')
-    return ProcessPoolExecutor(jobs, spawn, take_card, (spawn.Value('i', 0), device_count()))
+    return ProcessPoolExecutor(jobs, spawn, take_cards, (spawn.Value('i', 0), card_count(), each))
+
+def cards_wanted(what, *rest) -> int | None:
+    "Cards that a call of `run_step` or `answer_all` with these arguments takes, None for a step that computes nothing on one."
+    if not isinstance(what, Step): return 1
+    return None if what.name.startswith(('00', '04')) else what.parameters.get('gpus') or 1
 
 def startable(waiting: list[Step], running: list[Step]) -> Step | None:
     "The first step that need not wait for another; the analysis waits for all."
@@ -246,29 +259,35 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     "True for a notebook that the memory of a card was not enough for."
     return error is not None and 'out of memory' in first_line(error).lower()
 
-def carry_out(steps: list[Step], nbs: Path, reports: Path, failed: dict[str, str], jobs: int = 1, among: list[Step] | None = None) -> None:
-    "Make every missing report, `jobs` at a time; failures are added to `failed` and the others go on. `among`: the whole sweep's steps, when these are a part of them."
-    heads = {step.name: f'[{number}/{len(among or steps)}] {step.name}' for number, step in enumerate(among or steps, 1)}
-    waiting, running, ran = steps[:], {}, False
-    room = jobs
-    with crew(jobs) as workers:
+@dataclass
+class Crew:
+    "Who makes the reports: an executor, how many reports it is given at a time, on how many cards or nodes they are made, and what is said of one that is given."
+    workers: Executor
+    room: int = 1
+    places: int = 1
+    given: str = 'running'
+
+    def carry_out(self, steps: list[Step], nbs: Path, reports: Path, failed: dict[str, str], among: list[Step] | None = None) -> None:
+        "Make every missing report; failures are added to `failed` and the others go on. `among`: the whole sweep's steps, when these are a part of them."
+        heads = {step.name: f'[{number}/{len(among or steps)}] {step.name}' for number, step in enumerate(among or steps, 1)}
+        waiting, running, ran, aloud = steps[:], {}, False, isinstance(self.workers, Here)
         while waiting or running:
-            while len(running) < room and (step := startable(waiting, [step for step, _ in running.values()])):
+            while len(running) < self.room and (step := startable(waiting, [step for step, _ in running.values()])):
                 waiting.remove(step)
                 if is_done(step, nbs, reports) and not (step.name == '04_analysis' and ran): print(f'{heads[step.name]}: done already', flush=True)
                 elif cause := needs(step, set(failed)):
                     failed[step.name] = f'needs {cause}'
                     print(f'{heads[step.name]}: left out, {cause} failed', flush=True)
                 else:
-                    print(f'{heads[step.name]}: running', flush=True)
+                    print(f'{heads[step.name]}: {self.given}', flush=True)
                     started, ran = time.perf_counter(), True
-                    running[workers.submit(run_step, step, nbs, reports, jobs == 1)] = step, started
+                    running[self.workers.submit(run_step, step, nbs, reports, aloud)] = step, started
             for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
                 step, started = running.pop(future)
                 if running and is_out_of_memory(future.exception()):
-                    room = len(running)
+                    self.room = len(running)
                     waiting.insert(0, step)
-                    print(f'{heads[step.name]}: out of memory beside {room} others; again, and no more than {room} at a time from here on', flush=True)
+                    print(f'{heads[step.name]}: out of memory beside {self.room} others; again, and no more than {self.room} at a time from here on', flush=True)
                     continue
                 finish_step(step, future, time.perf_counter() - started, heads[step.name], reports, failed)
 
@@ -277,42 +296,74 @@ def contestants(cfg: Config, steps: list[Step]) -> dict[str, Path | None]:
     ours = [replace(cfg, **{k: step.parameters[k] for k in ('rank', 'seed', 'tag') if k in step.parameters}) for step in steps]
     return {run_name(one, base=step.name.startswith('01')): None if step.name.startswith('01') else adapter_dir(one) for one, step in zip(ours, steps)}
 
-def answer_together(cfg: Config, steps: list[Step]) -> None:
-    "Let all runs that are still to be evaluated answer in one pass, in a process of its own. When that fails, each evaluation makes its answers itself."
+def answer_together(cfg: Config, steps: list[Step], crew: Crew) -> None:
+    "Let all runs that are still to be evaluated answer in one pass on each card, outside of this process. When that fails, each evaluation makes its answers itself."
     if len(steps) < 2: return
-    print(f'answers of {len(steps)} runs in one pass', flush=True)
-    worker = multiprocessing.get_context('spawn').Process(target=answer_all, args=(cfg, contestants(cfg, steps)))
-    worker.start()
-    worker.join()
-    if worker.exitcode: print('the pass did not end well (above): each evaluation makes what is missing itself', flush=True)
+    parts = [steps[i::crew.places] for i in range(min(crew.places, len(steps)))]
+    print(f'answers of {len(steps)} runs in one pass' + (f', dealt out to {len(parts)} cards or nodes' if len(parts) > 1 else ''), flush=True)
+    here = isinstance(crew.workers, (Here, ProcessPoolExecutor))      # then in new processes, which leave no memory taken behind
+    with pool(len(parts)) if here else nullcontext(crew.workers) as workers:
+        futures = [workers.submit(answer_all, cfg, contestants(cfg, part)) for part in parts]
+        for error in filter(None, (future.exception() for future in futures)): print(f'a pass did not end well ({first_line(error)}): each evaluation makes what is missing itself', flush=True)
 
-def chosen_rates(cfg: Config, ranks: list[int], lrs: list[float], seed: int, given: dict, nbs: Path, reports: Path, failed: dict[str, str], jobs: int = 1) -> dict[int, float]:
+def chosen_rates(cfg: Config, ranks: list[int], lrs: list[float], seed: int, given: dict, nbs: Path, reports: Path, failed: dict[str, str], crew: Crew) -> dict[int, float]:
     "Carry out the search and say what it chose."
     steps = search(cfg, ranks, lrs, seed, given)
     print(f'searching learning rates: {len(ranks)} ranks x {len(lrs)}', flush=True)
-    carry_out(steps, nbs, reports, failed, jobs)
+    crew.carry_out(steps, nbs, reports, failed)
     rates = best_rates(steps)
     for rank, lr in rates.items(): print(f'r={rank}: learning rate {lr:g}' + (', at the end of the grid: the best may lie beyond' if lr in (min(lrs), max(lrs)) else ''), flush=True)
     return rates
 
-def sweep(cfg: Config, ranks: list[int], seeds: list[int], reports: Path | str | None = None, given: dict | None = None, lrs: list[float] | None = None, jobs: int = 1) -> int:
-    "Make every missing report, `jobs` at a time, then index.html; returns the number of failed steps. Raises `UserError` before running anything it cannot."
-    given, nbs, reports = given or {}, notebooks_folder(), Path(reports or project_root()/'reports')
+def crew_for(engine: str, jobs: int | None, gpus: int, address: str | None = None) -> Crew:
+    "This machine (`local`), with as many reports at a time as there are cards unless `jobs` says otherwise, or a Ray cluster (`ray`). Raises `UserError` for what cannot be had."
+    if jobs is not None and jobs < 1: raise UserError(f'--jobs {jobs} should be 1 or more')
+    if engine == 'ray':
+        from lora_mbpp.cluster import RayExecutor
+        workers = RayExecutor(address, cards_wanted)
+        return Crew(workers, jobs or 10**6, workers.places, 'handed to the cluster')      # what has no room yet waits there
+    if engine != 'local': raise UserError(f"--engine {engine} should be local or ray")
+    if address: raise UserError('--address is the address of a Ray cluster: add --engine ray')
+    cards = card_count()
+    if cards and gpus > cards: raise UserError(f'gpus = {gpus}, and this machine has {cards} CUDA cards')
+    jobs = jobs or max(1, cards // gpus)
+    return Crew(Here() if jobs == 1 else pool(jobs, gpus), jobs, max(1, min(jobs, cards)))
+
+def check_writable(folder: Path) -> None:
+    "Make the folder. Raises `UserError` when no file can be written there."
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix='.writable') as file: file.write(bytes(2**20)), file.flush()
+    except OSError as error: raise UserError(f'cannot write to {shown(folder)} ({error.strerror}): make room there, or name another folder with --artifacts-dir or --reports-dir') from None
+
+def in_place(cfg: Config) -> Config:
+    "The configuration with its folders and files as absolute paths: a worker may run elsewhere."
+    files = {name: str(Path(value).expanduser().resolve()) for name in ('mbpp_file', 'codealpaca_file') if (value := getattr(cfg, name))}
+    model = {'model': str(Path(cfg.model).expanduser().resolve())} if Path(cfg.model).expanduser().is_dir() else {}
+    return replace(cfg, data_dir=str(data_folder(cfg).resolve()), artifacts_dir=str(artifacts_folder(cfg).resolve()), **files, **model)
+
+def sweep(cfg: Config, ranks: list[int], seeds: list[int], reports: Path | str | None = None, given: dict | None = None, lrs: list[float] | None = None, jobs: int | None = None,
+          engine: str = 'local', address: str | None = None, results_url: str | None = None) -> int:
+    "Make every missing report, `jobs` at a time (default: one for each card), here or on a Ray cluster, then index.html; copy metrics and reports to `results_url` if given. Returns the number of failed steps. Raises `UserError` before running anything it cannot."
+    given, nbs, reports, cfg = given or {}, notebooks_folder().resolve(), Path(reports or project_root()/'reports').resolve(), in_place(cfg)
     check_list('ranks', ranks, 1); check_list('seeds', seeds, 0); check_given(given)
-    if jobs < 1: raise UserError(f'--jobs {jobs} should be 1 or more')
     if lrs: check_rates(lrs)
     if in_test(): raise UserError('IN_TEST is set in this shell: the notebooks would run on a random model; unset it first')
     for step in plan(cfg, ranks, seeds, given, dict.fromkeys(ranks, lrs[0]) if lrs else None): check_parameters(step, nbs)
-    reports.mkdir(parents=True, exist_ok=True)
-    failed = {}
-    rates = chosen_rates(cfg, ranks, lrs, seeds[0], given, nbs, reports, failed, jobs) if lrs else None
-    steps = plan(cfg, [rank for rank in ranks if not lrs or rank in rates], seeds, given, rates)
-    first = [step for step in steps if step.name.startswith(('00', '02'))]
-    carry_out(first, nbs, reports, failed, jobs, steps)
-    answer_together(cfg, [step for step in steps if step.name.startswith(('01', '03')) and not needs(step, set(failed)) and not is_done(step, nbs, reports)])
-    carry_out([step for step in steps if step not in first], nbs, reports, failed, jobs, steps)
+    for folder in (reports, artifacts_folder(cfg)): check_writable(folder)
+    crew, failed = crew_for(engine, jobs, cfg.gpus or 1, address), {}
+    with crew.workers:
+        rates = chosen_rates(cfg, ranks, lrs, seeds[0], given, nbs, reports, failed, crew) if lrs else None
+        steps = plan(cfg, [rank for rank in ranks if not lrs or rank in rates], seeds, given, rates)
+        first = [step for step in steps if step.name.startswith(('00', '02'))]
+        crew.carry_out(first, nbs, reports, failed, steps)
+        answer_together(cfg, [step for step in steps if step.name.startswith(('01', '03')) and not needs(step, set(failed)) and not is_done(step, nbs, reports)], crew)
+        crew.carry_out([step for step in steps if step not in first], nbs, reports, failed, steps)
     index = write_index(cfg, sorted(steps, key=lambda step: step.name), failed, reports)
     print(f'\nreports: {shown(index)}')
+    if results_url:
+        from lora_mbpp.cluster import publish
+        print(f"{publish([reports, artifacts_folder(cfg)/'metrics'], results_url)} files copied to {results_url}")
     return len(failed)
 
 # %% ../nbs/14_sweep.ipynb #14-3d514f07

@@ -122,10 +122,9 @@ def test_no_room_beside_others_is_tried_again(tmp_path, capsys, monkeypatch):
         finally:
             with guard: running.remove(step.name)
     monkeypatch.setattr(sweep, 'run_step', fake)
-    monkeypatch.setattr(sweep, 'crew', ThreadPoolExecutor)
     monkeypatch.setattr(sweep, 'is_done', lambda *args: False)
     steps, failed = [sweep.Step(name, '02_train.ipynb', {}) for name in ('a', 'b', 'c', 'd', 'e', 'huge')], {}
-    sweep.carry_out(steps, tmp_path, tmp_path, failed, jobs=3)
+    with ThreadPoolExecutor(3) as workers: sweep.Crew(workers, room=3).carry_out(steps, tmp_path, tmp_path, failed)
     said = capsys.readouterr().out
     assert sorted(seen) == ['a', 'b', 'c', 'd', 'e'] and list(failed) == ['huge'] and 'out of memory' in failed['huge']
     assert 'no more than 2 at a time from here on' in said
