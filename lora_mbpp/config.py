@@ -113,6 +113,7 @@ class Config:
     row_tokens: int | None = param(None, 'tokens a forward pass takes at most (default: from the memory plan)', 'train')
     recomputed_layers: int | None = param(None, 'decoder layers that recompute their activations: slower, less memory (default: from the memory plan)', 'train')
     gpus: int | None = param(None, 'processes that share the run, one for each CUDA card (default: 1)', 'train')
+    sharding: str = param('auto', 'base weights of a run in several processes: none (each holds them all), full (each holds its share), or auto: full where they do not fit otherwise', 'train', choices=('auto', 'none', 'full'))
     vram: float | None = param(None, 'GB of the card to plan for, one of which is left to the desktop (default: what is free)', 'train')
     train_limit: int | None = param(None, 'use only this many training rows (default: all)', 'train')
     val_limit: int | None = param(40, 'validation rows scored during training (default: 40)', 'train')

@@ -272,7 +272,7 @@ def generate(model, tok, tasks: list[dict], path: Path | str, run: str, settings
     return generate_all(model, tok, tasks, [Contestant(run, Path(path), settings)], samples, temperature)[run]
 
 # %% ../nbs/12_generation.ipynb #12-02e30577
-@torch.inference_mode()
+@torch.no_grad()      # weights gathered from other processes could not be gathered again after inference mode
 def packed_nll(model, rows: list[dict]) -> list[tuple[float, int]]:
     "(sum of -log p in nats, number of answer tokens) of each encoded row, computed in one packed row."
     labels = torch.tensor([t if m else -100 for r in rows for t, m in zip(r['input_ids'], r['completion_mask'])], device=model.device)
@@ -282,7 +282,7 @@ def packed_nll(model, rows: list[dict]) -> list[tuple[float, int]]:
     counts = [sum(r['completion_mask']) for r in rows]
     return [(part.sum().item(), n) for part, n in zip(losses.split(counts), counts)]
 
-@torch.inference_mode()
+@torch.no_grad()
 def batch_nll(model, tok, rows: list[dict]) -> list[tuple[float, int]]:
     "(sum of -log p in nats, number of answer tokens) of each encoded row."
     inputs = pad_left([r['input_ids'] for r in rows], tok.pad_token_id, model.device)

@@ -6,7 +6,7 @@
 __all__ = ['MISTRAL_7B', 'GIB', 'NF4_BYTES', 'SLACK', 'ROOM', 'HALF_SPEED', 'SHARE_OF_RATE', 'LAUNCHES', 'config_of', 'hollow',
            'Keep', 'KeepAll', 'fused_stand_ins', 'kept_bytes', 'layer_bytes', 'Shape', 'shape_of', 'memory', 'Layout',
            'cost_of', 'layouts', 'ways_out', 'choose_layout', 'matrix_rate', 'Flight', 'operations_a_token',
-           'memory_budget', 'hold_to', 'plan_run', 'flight_sentence', 'as_table']
+           'memory_budget', 'hold_to', 'share_or_not', 'plan_run', 'flight_sentence', 'as_table']
 
 # %% ../nbs/30_plan.ipynb #30-41d254fc
 import time
@@ -127,9 +127,11 @@ def shape_of(config, dtype: torch.dtype, fused: bool, rank: int = 8, lean: bool 
                  per_rank=sum(m.in_features + m.out_features for m in maps), layers=text.num_hidden_layers, hidden=text.hidden_size, inner=getattr(text, 'intermediate_size', 4 * text.hidden_size),
                  vocabulary=text.vocab_size, bytes_a_layer=layer_bytes(config, rank, dtype, fused, lean))
 
-def memory(shape: Shape, rank: int, row_tokens: int, recomputed: int, nf4: bool, itemsize: int = 2, answers: float = 0.5) -> dict[str, float]:
-    "GiB by part for rows of `row_tokens` tokens, a share `answers` of which has a loss, with `recomputed` layers recomputing their activations; `total` is what the allocator will have reserved at its peak."
-    weights = shape.linear * (NF4_BYTES if nf4 else itemsize) + shape.other * itemsize
+def memory(shape: Shape, rank: int, row_tokens: int, recomputed: int, nf4: bool, itemsize: int = 2, answers: float = 0.5, pieces: int = 1) -> dict[str, float]:
+    "GiB by part for rows of `row_tokens` tokens, a share `answers` of which has a loss, with `recomputed` layers recomputing their activations, and the adapted maps shared among `pieces` processes; `total` is what the allocator will have reserved at its peak."
+    packed = shape.linear * (0.5 if nf4 else itemsize)
+    gathered = 3 * packed / shape.layers if pieces > 1 else 0      # the layer at work, the next one, and what the exchange holds
+    weights = packed / pieces + gathered + shape.linear * (NF4_BYTES - 0.5 if nf4 else 0) + shape.other * itemsize
     adapter = shape.per_rank * rank * 16            # float32: weight, gradient, two moments of Adam
     kept = (shape.layers - recomputed) * shape.bytes_a_layer + recomputed * shape.hidden * itemsize + 2 * shape.hidden * itemsize
     passing = (shape.bytes_a_layer if recomputed else 0) + (4 * shape.inner + 2 * shape.hidden) * itemsize      # one layer on its way back
@@ -147,6 +149,7 @@ class Layout:
     recomputed: int
     memory: dict
     budget: float
+    pieces: int = 1      # processes that share the base weights
 
 HALF_SPEED = {'cuda': 700, 'cpu': 30}      # tokens of a row at which half of the device's speed is reached
 
@@ -154,7 +157,7 @@ def cost_of(shape: Shape, row_tokens: int, recomputed: int, device: str) -> floa
     "Time a token takes, in units of its plain four operations a weight."
     return (1 + 0.5 * recomputed / shape.layers) * (1 + HALF_SPEED[device] / row_tokens)
 
-def layouts(shape: Shape, rank: int, longest: int, step_tokens: int, budget: float, nf4: bool, itemsize: int, device: str) -> list[Layout]:
+def layouts(shape: Shape, rank: int, longest: int, step_tokens: int, budget: float, nf4: bool, itemsize: int, device: str, pieces: int = 1) -> list[Layout]:
     "All layouts within `budget` GiB, fastest first: rows from the `longest` document up to a whole step."
     rows, row = {longest}, max(longest, step_tokens)
     while row > longest:
@@ -163,9 +166,9 @@ def layouts(shape: Shape, rank: int, longest: int, step_tokens: int, budget: flo
     found = []
     for row in sorted(rows):
         for recomputed in range(shape.layers + 1):
-            need = memory(shape, rank, row, recomputed, nf4, itemsize)
+            need = memory(shape, rank, row, recomputed, nf4, itemsize, pieces=pieces)
             if need['total'] <= budget:
-                found.append(Layout(row, recomputed, need, budget))
+                found.append(Layout(row, recomputed, need, budget, pieces))
                 break
     return sorted(found, key=lambda one: cost_of(shape, one.row_tokens, one.recomputed, device))
 
@@ -178,17 +181,17 @@ def ways_out(shape: Shape, rank: int, longest: int, budget: float, nf4: bool, it
             f'--quantization nf4 ({total(nf4=True):.1f} GiB)' if not nf4 else f'--rank {ranks[0]} ({total(rank=ranks[0]):.1f} GiB)' if ranks else f'a smaller rank (at 1 it is {total(rank=1):.1f} GiB)',
             f'a card with {total() + 1:.0f} GB, or a model with fewer than {shape.linear / 1e9:.1f} billion weights']
 
-def choose_layout(shape: Shape, rank: int, longest: int, step_tokens: int, budget: float, nf4: bool, itemsize: int, device: str, row_tokens: int | None = None, recomputed: int | None = None) -> Layout:
+def choose_layout(shape: Shape, rank: int, longest: int, step_tokens: int, budget: float, nf4: bool, itemsize: int, device: str, row_tokens: int | None = None, recomputed: int | None = None, pieces: int = 1) -> Layout:
     "The fastest layout within `budget` GiB; given `row_tokens` and `recomputed` are taken as they are. Raises `UserError` with three ways out when none fits."
-    if row_tokens is not None and recomputed is not None: return Layout(max(row_tokens, longest), recomputed, memory(shape, rank, max(row_tokens, longest), recomputed, nf4, itemsize), budget)
-    found = [one for one in layouts(shape, max(rank, 64), longest, row_tokens or step_tokens, budget, nf4, itemsize, device) if recomputed is None or one.recomputed <= recomputed] \
-        or layouts(shape, rank, longest, row_tokens or step_tokens, budget, nf4, itemsize, device)
+    if row_tokens is not None and recomputed is not None: return Layout(max(row_tokens, longest), recomputed, memory(shape, rank, max(row_tokens, longest), recomputed, nf4, itemsize, pieces=pieces), budget, pieces)
+    found = [one for one in layouts(shape, max(rank, 64), longest, row_tokens or step_tokens, budget, nf4, itemsize, device, pieces) if recomputed is None or one.recomputed <= recomputed] \
+        or layouts(shape, rank, longest, row_tokens or step_tokens, budget, nf4, itemsize, device, pieces)
     if not found:
-        least = memory(shape, rank, longest, shape.layers, nf4, itemsize)
+        least = memory(shape, rank, longest, shape.layers, nf4, itemsize, pieces=pieces)
         raise UserError(f"rank {rank} needs {least['total']:.1f} GiB at least ({least['weights']:.1f} for the weights, {least['adapter and optimizer']:.1f} for adapter and optimizer, {least['activations']:.1f} for a row of "
                         f"{longest} tokens, all layers recomputed), and {budget:.1f} are there. Ways out: {'; '.join(ways_out(shape, rank, longest, budget, nf4, itemsize))}")
     best = found[0]
-    return replace(best, recomputed=recomputed if recomputed is not None else best.recomputed, memory=memory(shape, rank, best.row_tokens, recomputed if recomputed is not None else best.recomputed, nf4, itemsize))
+    return replace(best, recomputed=recomputed if recomputed is not None else best.recomputed, memory=memory(shape, rank, best.row_tokens, recomputed if recomputed is not None else best.recomputed, nf4, itemsize, pieces=pieces))
 
 # %% ../nbs/30_plan.ipynb #30-e3d53dd0
 SHARE_OF_RATE = {'cuda': 0.6, 'cpu': 0.65}
@@ -232,15 +235,23 @@ def hold_to(budget: float) -> None:
     "Give this process at most so many GiB of the card: beyond that it is out of memory, as on a smaller card."
     torch.cuda.set_per_process_memory_fraction(min(1.0, budget * GIB / torch.cuda.get_device_properties(0).total_memory))
 
-def plan_run(cfg: Config, config, lengths: list[int], targets: int, device: str, dtype: str, nf4: bool, fused: bool, steps: int, here: bool = True, processes: int = 1) -> Flight:
-    "The plan of one run over documents of these `lengths` with `targets` target tokens in all, for a model of this transformers `config`. `here`: the device is this machine's; `processes` share each step. Raises `UserError` when it cannot fit."
+def share_or_not(sharding: str, processes: int, layout_of) -> Layout:
+    "`layout_of(pieces)` with the base weights whole in each of the `processes`, or shared among them where `sharding` is full, or auto and they do not fit."
+    if sharding == 'full' and processes == 1: raise UserError('sharding full shares the base weights among processes, and this is one: pass --gpus 2, or --sharding auto')
+    if sharding == 'none' or processes == 1: return layout_of(1)
+    if sharding == 'full': return layout_of(processes)
+    try: return layout_of(1)
+    except UserError: return layout_of(processes)
+
+def plan_run(cfg: Config, config, lengths: list[int], targets: int, device: str, dtype: str, nf4: bool, fused: bool, steps: int, here: bool = True, processes: int = 1, budget: float | None = None) -> Flight:
+    "The plan of one run over documents of these `lengths` with `targets` target tokens in all, for a model of this transformers `config`. `here`: the device is this machine's; `processes` share each step, and the base weights where `cfg.sharding` wants it; `budget`: GiB of each (default: what is free). Raises `UserError` when it cannot fit."
     kind = getattr(torch, dtype)
     lean = cfg.method in ('lora', 'rslora', 'lora+', 'pissa')
     shape = shape_of(config, kind, fused, max(cfg.rank, 64), lean)
     mean = sum(lengths) / len(lengths)
     share_of_step = -(-cfg.effective_batch // processes)
     step_tokens = int(share_of_step * mean * 1.25)
-    layout = choose_layout(shape, cfg.rank, max(lengths), step_tokens, memory_budget(cfg.vram, device), nf4, kind.itemsize, device, cfg.row_tokens, cfg.recomputed_layers)
+    layout = share_or_not(cfg.sharding, processes, lambda pieces: choose_layout(shape, cfg.rank, max(lengths), step_tokens, budget or memory_budget(cfg.vram, device), nf4, kind.itemsize, device, cfg.row_tokens, cfg.recomputed_layers, pieces))
     share = steps * cfg.effective_batch / len(lengths)
     tokens, answers = sum(lengths) * share, targets / sum(lengths)
     operations = tokens * operations_a_token(shape, layout.recomputed, answers)
@@ -257,11 +268,12 @@ def flight_sentence(flight: Flight) -> str:
     need, layout = flight.layout.memory, flight.layout
     kept = 'all activations kept' if not layout.recomputed else f'{layout.recomputed} layers recomputed'
     time_left = '' if flight.minutes is None else f', about {flight.minutes:.1f} minutes' if flight.minutes >= 1 else f', about {60 * flight.minutes:.0f} seconds'
+    shared = f'; base weights shared among {layout.pieces} processes (FSDP2)' if layout.pieces > 1 else ''
     return (f"plan: {need['total']:.1f} of {layout.budget:.1f} GiB ({need['weights']:.1f} weights, {need['adapter and optimizer']:.2f} adapter and optimizer, {need['activations']:.1f} activations), "
-            f'rows of at most {layout.row_tokens} tokens, {kept}; {flight.steps} steps, {flight.tokens} tokens{time_left}')
+            f'rows of at most {layout.row_tokens} tokens, {kept}; {flight.steps} steps, {flight.tokens} tokens{time_left}{shared}')
 
 def as_table(flights: list[Flight]) -> list[dict]:
     "One row a rank, ready to be shown."
-    return [{'rank': f.rank, **{f'{name} GiB': round(value, 2) for name, value in f.layout.memory.items()}, 'budget GiB': round(f.layout.budget, 1), 'tokens a row': f.layout.row_tokens,
+    return [{'rank': f.rank, **{f'{name} GiB': round(value, 2) for name, value in f.layout.memory.items()}, 'budget GiB': round(f.layout.budget, 1), 'weights shared among': f.layout.pieces, 'tokens a row': f.layout.row_tokens,
              'layers recomputed': f.layout.recomputed, 'steps': f.steps, 'tokens': f.tokens, 'target tokens': f.target_tokens, 'TFLOP': round(f.operations / 1e12),
              'minutes': 'unknown' if f.minutes is None else round(f.minutes, 1)} for f in flights]

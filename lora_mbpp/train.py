@@ -31,8 +31,9 @@ from .lean import can_fuse, checkpoint_layers, fuse_kernels, lean_layers, plain_
 from .models import (Runtime, choose_runtime, device_info, has_bitsandbytes, is_adapter, load_adapter, load_model, load_tokenizer,
                               parameter_counts, peak_memory_gb)
 from .packing import choose_attention, set_attention
-from .plan import Flight, Layout, config_of, flight_sentence, hold_to, plan_run
-from .trainer import PackedTrainer, collate, only_first_speaks, processes_of, whole_checkpoint
+from .plan import Flight, Layout, config_of, flight_sentence, hold_to, memory_budget, plan_run
+from .sharding import shard_base
+from .trainer import PackedTrainer, collate, least_budget, only_first_speaks, processes_of, whole_checkpoint
 
 import torch
 from accelerate import PartialState
@@ -198,7 +199,7 @@ def history(log: list[dict]) -> tuple[list[dict], list[dict]]:
 
 # %% ../nbs/02_train.ipynb #02-1a85ebee
 NOT_IDENTITY = {'overwrite', 'merge', 'run', 'checkpoint_every', 'artifacts_dir', 'data_dir', 'output_dir', 'train_file', 'val_file', 'mbpp_file',
-                'codealpaca_file', 'preset', 'source', 'python_only', 'near_duplicate', 'snapshots', 'tag', 'row_tokens', 'recomputed_layers', 'vram', 'gpus'}
+                'codealpaca_file', 'preset', 'source', 'python_only', 'near_duplicate', 'snapshots', 'tag', 'row_tokens', 'recomputed_layers', 'vram', 'gpus', 'sharding'}
 
 def identity(cfg: Config, rows: list[dict], validation: list[dict]) -> dict:
     "Parameters and data that make this run this run."
@@ -222,10 +223,10 @@ def check_identity(folder: Path, wanted: dict, overwrite: bool) -> None:
     if other: raise UserError(f"run {folder.name} exists with other parameters ({', '.join(other[:4])}): give this one another name with --run, or pass --overwrite true")
 
 # %% ../nbs/02_train.ipynb #02-f6637603
-def prepare_model(cfg: Config, runtime: Runtime, model) -> tuple[PeftModel, list[str]]:
-    "The model with its float32 adapter, set up to train as this device does it best, and sentences that say how."
+def prepare_model(cfg: Config, runtime: Runtime, model, shared: bool = False) -> tuple[PeftModel, list[str]]:
+    "The model with its float32 adapter, set up to train as this device does it best, and sentences that say how. `shared`: it lies in the CPU's memory, and its processes share the base weights."
     way, reason = choose_attention(model.config, runtime.device, runtime.dtype)
-    kernels = fuse_kernels(model)
+    if not shared: kernels = fuse_kernels(model)
     set_seed(cfg.seed)
     if cfg.method == 'pissa' and runtime.quantization != 'none': raise UserError('method pissa takes the base apart and needs it unquantised: pass --quantization none, or --method lora')
     model = get_peft_model(model, lora_config(cfg))
@@ -236,6 +237,9 @@ def prepare_model(cfg: Config, runtime: Runtime, model) -> tuple[PeftModel, list
     lean = lean_layers(model)
     if lean < adapted: plain_layers(model)
     set_attention(model, way)
+    if shared:
+        shard_base(model, runtime.device)
+        kernels = fuse_kernels(model.get_base_model())
     head = without_head(model)
     return model, [f'attention: {way}, {reason}', f'{adapted} adapted layers: ' + ('lean' if lean == adapted else f"PEFT's own, slower (method {cfg.method})"), kernels,
                    'head: answers only, in pieces' if head else "head: the model's own, answers only"]
@@ -246,7 +250,7 @@ def make_trainer(cfg: Config, runtime: Runtime, model: PeftModel, tok, encoded: 
     trainer = PackedTrainer(model=model, args=trainer_arguments(cfg, runtime, folder, len(encoded), lean), train_dataset=Dataset.from_list(encoded),
                             processing_class=tok, callbacks=[watch], data_collator=collate)
     trainer.remove_callback(PrinterCallback)
-    trainer.seen, trainer.row_tokens, trainer.lr_ratio = watch.seen, layout.row_tokens, 16 if cfg.method == 'lora+' else None
+    trainer.seen, trainer.row_tokens, trainer.lr_ratio, trainer.in_step = watch.seen, layout.row_tokens, 16 if cfg.method == 'lora+' else None, layout.pieces > 1
     if layout.recomputed: checkpoint_layers(model, layout.recomputed)
     return trainer
 
@@ -272,7 +276,7 @@ def train_facts(cfg: Config, trainer: PackedTrainer, encoded: list[dict], too_lo
     "`train_info` of the metrics: curves, counts, time, memory, and the plan beside what came of it."
     losses, validation = history(trainer.state.log_history)
     seconds = max(e['elapsed'] for e in trainer.state.log_history if 'elapsed' in e)
-    trainable, total = parameter_counts(trainer.model)
+    trainable, total = getattr(trainer.model, 'counted', None) or parameter_counts(trainer.model)      # shares of weights are not counted
     alpha, scale = lora_scale(cfg)
     share = trainer.state.epoch or 0
     order = fingerprint(list({e['step']: e['batch'] for e in trainer.state.log_history if 'batch' in e}.values()))
@@ -337,10 +341,10 @@ def train_once(cfg: Config, runtime: Runtime, state: PartialState, rows: list[di
     return metrics
 
 # %% ../nbs/02_train.ipynb #02-44317a9c
-def flight_plan(cfg: Config, runtime: Runtime, encoded: list[dict], processes: int = 1) -> Flight:
+def flight_plan(cfg: Config, runtime: Runtime, encoded: list[dict], processes: int = 1, budget: float | None = None) -> Flight:
     "What this run will take, before anything is loaded. Raises `UserError` when it cannot fit."
     lengths, targets = [len(r['input_ids']) for r in encoded], sum(sum(t != -100 for t in r['labels']) for r in encoded)
-    return plan_run(cfg, config_of(cfg.model), lengths, targets, runtime.device, runtime.dtype, runtime.quantization == 'nf4', can_fuse(runtime.device) is None, optimizer_steps(cfg, len(encoded)), processes=processes)
+    return plan_run(cfg, config_of(cfg.model), lengths, targets, runtime.device, runtime.dtype, runtime.quantization == 'nf4', can_fuse(runtime.device) is None, optimizer_steps(cfg, len(encoded)), processes=processes, budget=budget)
 
 USUAL = [76] * 240 + [110] * 960 + [138] * 1920 + [165] * 960 + [200] * 480 + [300] * 216 + [599] * 24     # MBPP-train and the Python items of CodeAlpaca-20k: tokens of 4,800 rows
 
@@ -364,7 +368,7 @@ def plan_study(cfg: Config, ranks: list[int]) -> tuple[list[Flight], str]:
         runtime = choose_runtime(cfg)
         device, dtype, nf4, fused = runtime.device, runtime.dtype, runtime.quantization == 'nf4', can_fuse(runtime.device) is None
     config, steps = config_of(cfg.model), optimizer_steps(cfg, len(lengths))
-    flights = [plan_run(replace(cfg, rank=rank), config, lengths, targets, device, dtype, nf4, fused, steps, here=not elsewhere) for rank in ranks]
+    flights = [plan_run(replace(cfg, rank=rank), config, lengths, targets, device, dtype, nf4, fused, steps, here=not elsewhere, processes=cfg.gpus or 1) for rank in ranks]
     where = f'a card of {cfg.vram:g} GB that is not in this machine' if elsewhere else 'this machine'
     return flights, f"{basis}; {where}; {'NF4' if nf4 else dtype} base, {dtype} computation"
 
@@ -374,10 +378,12 @@ def train_adapter(cfg: Config, runtime: Runtime, state: PartialState, rows: list
     encoded, too_long = training_rows(tok, rows, cfg.max_length)
     if too_long: print(f'{len(too_long)} of {len(rows)} rows are longer than {cfg.max_length} tokens and left out: {", ".join(map(str, too_long[:5]))} ...')
     if not encoded: raise UserError(f'no training row fits into {cfg.max_length} tokens; raise --max-length')
-    flight = flight_plan(cfg, runtime, encoded, state.num_processes)
+    card = torch.cuda.get_device_properties(state.device).total_memory / 2**30 if runtime.device == 'cuda' else None
+    flight = flight_plan(cfg, runtime, encoded, state.num_processes, least_budget(state, memory_budget(cfg.vram, runtime.device), card))
     print(flight_sentence(flight))
     if cfg.vram and runtime.device == 'cuda': hold_to(flight.layout.budget)
-    model, how = prepare_model(cfg, runtime, load_model(cfg.model, runtime))
+    shared = flight.layout.pieces > 1
+    model, how = prepare_model(cfg, runtime, load_model(cfg.model, replace(runtime, device='cpu') if shared else runtime), shared)
     print(*how, sep='\n')
     if cfg.method == 'pissa': model.pissa_start = pissa_start(model, folder/'start')
     watch = Watch(tok, [(r['prompt'], r['completion']) for r in validation], folder/'snapshots', cfg.snapshots or 0)

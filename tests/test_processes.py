@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from lora_mbpp.config import complaint, read_json, resolve
 from lora_mbpp.train import train
-from lora_mbpp.trainer import share_of
+from lora_mbpp.trainer import check_cards, share_of
 
 pytestmark = pytest.mark.skipif(os.name == 'nt', reason='torchrun wants libuv on Windows')
 NUMBERS = dict(preset='test', source='starter', rank=4, max_steps=30, effective_batch=5, train_limit=21, val_limit=4, checkpoint_every=2)
@@ -58,10 +58,77 @@ def test_two_processes_are_one(one):
     check_same(one, 'two', folder)
 
 
+def test_two_processes_that_share_the_weights_are_one(one):
+    """Each holds half of every layer; rows so short that one process has more of them than the other in most steps."""
+    run, folder = command(one, 2, 'shared', sharding='full', row_tokens=1, recomputed_layers=1)
+    done = subprocess.run(run, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'base weights shared among 2 processes (FSDP2)' in done.stdout
+    check_same(one, 'shared', folder)
+    counts = [read_json(one/name/'metrics'/'test-r4-s0.json')['train_info'] for name in ('one', 'shared')]
+    assert counts[0]['parameters'] == counts[1]['parameters'] and counts[0]['val_nll'][-1]['nll'] == pytest.approx(counts[1]['val_nll'][-1]['nll'], abs=1e-5)
+
+
+HALVES_OF_BYTES = """
+import torch
+import torch.distributed as dist
+from torch import nn
+import bitsandbytes as bnb
+from peft import LoraConfig, get_peft_model
+from lora_mbpp.lean import answer_loss, checkpoint_layers, lean_layers, without_head
+from lora_mbpp.models import tiny_model
+from lora_mbpp.packing import packed_row, set_attention
+from lora_mbpp.sharding import shard_base
+def ready():
+    torch.manual_seed(0)
+    base = tiny_model()
+    for name, linear in [(n, m) for n, m in base.named_modules() if isinstance(m, nn.Linear) and n != 'lm_head']:
+        packed = bnb.nn.Linear4bit(linear.in_features, linear.out_features, bias=False, compute_dtype=torch.float32, quant_type='nf4', compress_statistics=True)
+        packed.weight = bnb.nn.Params4bit(linear.weight.data.clone(), requires_grad=False, quant_type='nf4', compress_statistics=True).to('cpu')
+        base.set_submodule(name, packed)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules='all-linear', init_lora_weights=False)).train()
+    assert lean_layers(model) == 14
+    set_attention(model, 'by document')
+    without_head(model)
+    return model
+dist.init_process_group('gloo')
+row, labels = packed_row([[5, 6, 7, 8], [9, 10, 11]]), torch.tensor([-100, -100, 7, 8, -100, 10, 11])
+whole, shared = ready(), ready()
+shard_base(shared, 'cpu')
+for model in (whole, nn.parallel.DistributedDataParallel(shared)):
+    checkpoint_layers(model.module if hasattr(model, 'module') else model, 1)
+    for _ in range(2):
+        model.zero_grad()
+        answer_loss(model, row, labels).backward()
+found = {n: p.grad for n, p in shared.named_parameters() if p.grad is not None}
+weight = shared.get_base_model().get_decoder().layers[0].mlp.up_proj.base_layer.weight
+assert weight.dtype == torch.uint8 and weight.to_local().numel() * 2 == weight.numel() == 16 * 32 // 2
+assert len(found) == 28 and all(torch.equal(p.grad, found[n]) for n, p in whole.named_parameters() if p.grad is not None)
+assert shared.counted == (2048, 10880)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_packed_weights_are_shared(tmp_path):
+    """NF4: each of two processes holds half of the bytes; the gradients are those of whole weights."""
+    pytest.importorskip('bitsandbytes', reason='bitsandbytes is not installed: pip install -e ".[cuda]"')
+    (tmp_path/'halves.py').write_text(HALVES_OF_BYTES)
+    run, _ = command(tmp_path, 2, 'halves')
+    done = subprocess.run([*run[:run.index('-m', 3)], str(tmp_path/'halves.py')], capture_output=True, text=True, timeout=300, env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)})
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_unequal_cards_and_weights_that_nobody_shares():
+    assert '12, 24 GiB' in complaint(check_cards, [12.0, 24.0]) and check_cards([23.6, 24.0]) is None
+    assert '--gpus 2' in complaint(train, resolve(preset='test', sharding='full'))
+
+
 @pytest.mark.parametrize('before, after', [(2, 1), (1, 2)])
 def test_a_killed_run_goes_on_with_another_number(one, before, after):
+    """Two processes share the weights before the change, or hold them whole after it."""
     name = f'from{before}to{after}'
-    run, folder = command(one, before, name)
+    run, folder = command(one, before, name, **({'sharding': 'full'} if before == 2 else {}))
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
     while time.time() < deadline and process.poll() is None and not list(folder.glob('checkpoints/checkpoint-*/whole.json')): time.sleep(0.002)
