@@ -172,14 +172,16 @@ def layouts(shape: Shape, rank: int, longest: int, step_tokens: int, budget: flo
                 break
     return sorted(found, key=lambda one: cost_of(shape, one.row_tokens, one.recomputed, device))
 
-def ways_out(shape: Shape, rank: int, longest: int, budget: float, nf4: bool, itemsize: int) -> list[str]:
+def ways_out(shape: Shape, rank: int, longest: int, budget: float, nf4: bool, itemsize: int, pieces: int = 1) -> list[str]:
     "Three things that would help, each with its number."
-    def total(**changed): return memory(shape, **{**dict(rank=rank, row_tokens=longest, recomputed=shape.layers, nf4=nf4, itemsize=itemsize), **changed})['total']
+    def total(**changed): return memory(shape, **{**dict(rank=rank, row_tokens=longest, recomputed=shape.layers, nf4=nf4, itemsize=itemsize, pieces=pieces), **changed})['total']
     lengths = [n for n in (1024, 768, 512, 384, 256) if n < longest and total(row_tokens=n) <= budget]
     ranks = [r for r in (64, 32, 16, 8, 4, 2, 1) if r < rank and total(rank=r) <= budget]
+    cards = [n for n in (2, 4, 8, 16) if n > pieces and total(pieces=n) <= budget]
+    share = f'{cards[0]} cards that share the weights (--gpus {cards[0]}: {total(pieces=cards[0]):.1f} GiB each), ' if cards else ''
     return [f'--max-length {lengths[0]} ({total(row_tokens=lengths[0]):.1f} GiB)' if lengths else f'a smaller --max-length (at 256 it is {total(row_tokens=256):.1f} GiB)',
             f'--quantization nf4 ({total(nf4=True):.1f} GiB)' if not nf4 else f'--rank {ranks[0]} ({total(rank=ranks[0]):.1f} GiB)' if ranks else f'a smaller rank (at 1 it is {total(rank=1):.1f} GiB)',
-            f'a card with {total() + 1:.0f} GB, or a model with fewer than {shape.linear / 1e9:.1f} billion weights']
+            f'a card with {total() + 1:.0f} GB, {share}or a model with fewer than {shape.linear / 1e9:.1f} billion weights']
 
 def choose_layout(shape: Shape, rank: int, longest: int, step_tokens: int, budget: float, nf4: bool, itemsize: int, device: str, row_tokens: int | None = None, recomputed: int | None = None, pieces: int = 1) -> Layout:
     "The fastest layout within `budget` GiB; given `row_tokens` and `recomputed` are taken as they are. Raises `UserError` with three ways out when none fits."
@@ -189,7 +191,7 @@ def choose_layout(shape: Shape, rank: int, longest: int, step_tokens: int, budge
     if not found:
         least = memory(shape, rank, longest, shape.layers, nf4, itemsize, pieces=pieces)
         raise UserError(f"rank {rank} needs {least['total']:.1f} GiB at least ({least['weights']:.1f} for the weights, {least['adapter and optimizer']:.1f} for adapter and optimizer, {least['activations']:.1f} for a row of "
-                        f"{longest} tokens, all layers recomputed), and {budget:.1f} are there. Ways out: {'; '.join(ways_out(shape, rank, longest, budget, nf4, itemsize))}")
+                        f"{longest} tokens, all layers recomputed), and {budget:.1f} are there. Ways out: {'; '.join(ways_out(shape, rank, longest, budget, nf4, itemsize, pieces))}")
     best = found[0]
     return replace(best, recomputed=recomputed if recomputed is not None else best.recomputed, memory=memory(shape, rank, best.row_tokens, recomputed if recomputed is not None else best.recomputed, nf4, itemsize, pieces=pieces))
 
