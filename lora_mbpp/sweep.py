@@ -351,6 +351,9 @@ def sweep(cfg: Config, ranks: list[int], seeds: list[int], reports: Path | str |
     if in_test(): raise UserError('IN_TEST is set in this shell: the notebooks would run on a random model; unset it first')
     for step in plan(cfg, ranks, seeds, given, dict.fromkeys(ranks, lrs[0]) if lrs else None): check_parameters(step, nbs)
     for folder in (reports, artifacts_folder(cfg)): check_writable(folder)
+    if results_url:
+        from lora_mbpp.cluster import file_system, publish
+        file_system(results_url)      # a wrong one is heard of now, not after the last run
     crew, failed = crew_for(engine, jobs, cfg.gpus or 1, address), {}
     with crew.workers:
         rates = chosen_rates(cfg, ranks, lrs, seeds[0], given, nbs, reports, failed, crew) if lrs else None
@@ -361,9 +364,7 @@ def sweep(cfg: Config, ranks: list[int], seeds: list[int], reports: Path | str |
         crew.carry_out([step for step in steps if step not in first], nbs, reports, failed, steps)
     index = write_index(cfg, sorted(steps, key=lambda step: step.name), failed, reports)
     print(f'\nreports: {shown(index)}')
-    if results_url:
-        from lora_mbpp.cluster import publish
-        print(f"{publish([reports, artifacts_folder(cfg)/'metrics'], results_url)} files copied to {results_url}")
+    if results_url: print(f"{publish([reports, artifacts_folder(cfg)/'metrics'], results_url)} files copied to {results_url}")
     return len(failed)
 
 # %% ../nbs/14_sweep.ipynb #14-3d514f07
