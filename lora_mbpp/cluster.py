@@ -42,7 +42,7 @@ def connect(address: str | None = None) -> bool:
 def share(nodes: list[dict], gpus: int) -> dict:
     "`num_cpus` and `num_gpus` of a run that wants `gpus` cards, on nodes with these resources (CPU, GPU). Raises `UserError` when no node has so many."
     most = max((node.get('GPU', 0) for node in nodes), default=0)
-    if not most: return {'num_cpus': max(1, int(min(node['CPU'] for node in nodes if node.get('CPU')))), 'num_gpus': 0}
+    if not most: return {'num_cpus': max(1, int(max(node['CPU'] for node in nodes if node.get('CPU')))), 'num_gpus': 0}
     if gpus > most: raise UserError(f'gpus = {gpus}, and the largest node of the cluster has {most:.0f} CUDA cards')
     return {'num_cpus': max(1, min(int(node.get('CPU', 1) * gpus / node['GPU']) for node in nodes if node.get('GPU', 0) >= gpus)), 'num_gpus': gpus}
 
@@ -60,6 +60,9 @@ class RayExecutor(Executor):
         self.ours, self.gpus_of, self.open = connect(address), gpus_of, []
         import ray
         self.nodes = [node['Resources'] for node in ray.nodes() if node['Alive'] and node['Resources'].get('CPU')]
+        if not self.nodes:
+            self.shutdown()
+            raise UserError(f'the Ray cluster at {address} has no node with a core to give: start one with ray start --address {address}')
         self.places = int(sum(node.get('GPU', 0) for node in self.nodes)) or len(self.nodes)
         self.task = ray.remote(max_calls=1)(carried)
 

@@ -243,6 +243,7 @@ def answer_all(cfg: Config, runs: dict[str, Path | None]) -> int:
     alone = cfg if len(runs) == 1 else replace(cfg, out_file=None)
     together = [Contestant(run, answers_file(alone, run, a), {**generation_settings(cfg, runtime, a), 'protocol': protocol_of(tasks)}, adapters.index(a) if a else -1)
                 for run, a in runs.items() if a is None or a in adapters]
+    if not together: return 0
     if len(runs) > 1: print(f'{len(together)} runs in one pass: {runtime.reason}')
     model, tok, bank = serve(cfg, runtime, adapters, tasks) if cfg.decoder == 'vllm' else load_for(cfg, runtime, adapters)
     started = time.perf_counter()

@@ -6,7 +6,7 @@
 __all__ = ['MISTRAL_7B', 'GIB', 'NF4_BYTES', 'SLACK', 'ROOM', 'HALF_SPEED', 'SHARE_OF_RATE', 'LAUNCHES', 'config_of', 'hollow',
            'Keep', 'KeepAll', 'fused_stand_ins', 'kept_bytes', 'layer_bytes', 'Shape', 'shape_of', 'memory', 'Layout',
            'cost_of', 'layouts', 'ways_out', 'choose_layout', 'matrix_rate', 'Flight', 'operations_a_token',
-           'memory_budget', 'hold_to', 'share_or_not', 'plan_run', 'flight_sentence', 'as_table']
+           'memory_budget', 'hold_to', 'why_whole', 'share_or_not', 'plan_run', 'flight_sentence', 'as_table']
 
 # %% ../nbs/30_plan.ipynb #30-41d254fc
 import time
@@ -172,26 +172,26 @@ def layouts(shape: Shape, rank: int, longest: int, step_tokens: int, budget: flo
                 break
     return sorted(found, key=lambda one: cost_of(shape, one.row_tokens, one.recomputed, device))
 
-def ways_out(shape: Shape, rank: int, longest: int, budget: float, nf4: bool, itemsize: int, pieces: int = 1) -> list[str]:
+def ways_out(shape: Shape, rank: int, longest: int, budget: float, nf4: bool, itemsize: int, pieces: int = 1, alone: bool = False) -> list[str]:
     "Three things that would help, each with its number."
     def total(**changed): return memory(shape, **{**dict(rank=rank, row_tokens=longest, recomputed=shape.layers, nf4=nf4, itemsize=itemsize, pieces=pieces), **changed})['total']
     lengths = [n for n in (1024, 768, 512, 384, 256) if n < longest and total(row_tokens=n) <= budget]
     ranks = [r for r in (64, 32, 16, 8, 4, 2, 1) if r < rank and total(rank=r) <= budget]
-    cards = [n for n in (2, 4, 8, 16) if n > pieces and total(pieces=n) <= budget]
+    cards = [] if alone else [n for n in (2, 4, 8, 16) if n > pieces and total(pieces=n) <= budget]
     share = f'{cards[0]} cards that share the weights (--gpus {cards[0]}: {total(pieces=cards[0]):.1f} GiB each), ' if cards else ''
     return [f'--max-length {lengths[0]} ({total(row_tokens=lengths[0]):.1f} GiB)' if lengths else f'a smaller --max-length (at 256 it is {total(row_tokens=256):.1f} GiB)',
             f'--quantization nf4 ({total(nf4=True):.1f} GiB)' if not nf4 else f'--rank {ranks[0]} ({total(rank=ranks[0]):.1f} GiB)' if ranks else f'a smaller rank (at 1 it is {total(rank=1):.1f} GiB)',
             f'a card with {total() + 1:.0f} GB, {share}or a model with fewer than {shape.linear / 1e9:.1f} billion weights']
 
-def choose_layout(shape: Shape, rank: int, longest: int, step_tokens: int, budget: float, nf4: bool, itemsize: int, device: str, row_tokens: int | None = None, recomputed: int | None = None, pieces: int = 1) -> Layout:
-    "The fastest layout within `budget` GiB; given `row_tokens` and `recomputed` are taken as they are. Raises `UserError` with three ways out when none fits."
+def choose_layout(shape: Shape, rank: int, longest: int, step_tokens: int, budget: float, nf4: bool, itemsize: int, device: str, row_tokens: int | None = None, recomputed: int | None = None, pieces: int = 1, alone: bool = False) -> Layout:
+    "The fastest layout within `budget` GiB, the base weights in `pieces`, or never to be shared (`alone`); given `row_tokens` and `recomputed` are taken as they are. Raises `UserError` with three ways out when none fits."
     if row_tokens is not None and recomputed is not None: return Layout(max(row_tokens, longest), recomputed, memory(shape, rank, max(row_tokens, longest), recomputed, nf4, itemsize, pieces=pieces), budget, pieces)
     found = [one for one in layouts(shape, max(rank, 64), longest, row_tokens or step_tokens, budget, nf4, itemsize, device, pieces) if recomputed is None or one.recomputed <= recomputed] \
         or layouts(shape, rank, longest, row_tokens or step_tokens, budget, nf4, itemsize, device, pieces)
     if not found:
         least = memory(shape, rank, longest, shape.layers, nf4, itemsize, pieces=pieces)
         raise UserError(f"rank {rank} needs {least['total']:.1f} GiB at least ({least['weights']:.1f} for the weights, {least['adapter and optimizer']:.1f} for adapter and optimizer, {least['activations']:.1f} for a row of "
-                        f"{longest} tokens, all layers recomputed), and {budget:.1f} are there. Ways out: {'; '.join(ways_out(shape, rank, longest, budget, nf4, itemsize, pieces))}")
+                        f"{longest} tokens, all layers recomputed), and {budget:.1f} are there. Ways out: {'; '.join(ways_out(shape, rank, longest, budget, nf4, itemsize, pieces, alone))}")
     best = found[0]
     return replace(best, recomputed=recomputed if recomputed is not None else best.recomputed, memory=memory(shape, rank, best.row_tokens, recomputed if recomputed is not None else best.recomputed, nf4, itemsize, pieces=pieces))
 
@@ -237,13 +237,20 @@ def hold_to(budget: float) -> None:
     "Give this process at most so many GiB of the card: beyond that it is out of memory, as on a smaller card."
     torch.cuda.set_per_process_memory_fraction(min(1.0, budget * GIB / torch.cuda.get_device_properties(0).total_memory))
 
-def share_or_not(sharding: str, processes: int, layout_of) -> Layout:
-    "`layout_of(pieces)` with the base weights whole in each of the `processes`, or shared among them where `sharding` is full, or auto and they do not fit."
+def why_whole(cfg: Config, dtype: str) -> str | None:
+    "Why processes cannot share the base weights of this run, None where they can."
+    if cfg.method == 'dora': return 'method dora computes with the weights themselves'
+    return 'float16 needs a scaler that is not tried with shared weights' if dtype == 'float16' else None
+
+def share_or_not(sharding: str, processes: int, layout_of, why: str | None = None) -> Layout:
+    "`layout_of(pieces)` with the base weights whole in each of the `processes`, or shared among them where `sharding` is full, or auto and they do not fit; `why` they cannot be. Raises `UserError`."
+    if sharding == 'full' and why: raise UserError(f'sharding full cannot be: {why}; pass --sharding auto')
     if sharding == 'full' and processes == 1: raise UserError('sharding full shares the base weights among processes, and this is one: pass --gpus 2, or --sharding auto')
-    if sharding == 'none' or processes == 1: return layout_of(1)
+    if sharding == 'none' or processes == 1 or why: return layout_of(1)
     if sharding == 'full': return layout_of(processes)
-    try: return layout_of(1)
+    try: whole = layout_of(1)
     except UserError: return layout_of(processes)
+    return whole if whole.memory['total'] <= whole.budget else layout_of(processes)      # rows and layers given by hand are not measured against the budget
 
 def plan_run(cfg: Config, config, lengths: list[int], targets: int, device: str, dtype: str, nf4: bool, fused: bool, steps: int, here: bool = True, processes: int = 1, budget: float | None = None) -> Flight:
     "The plan of one run over documents of these `lengths` with `targets` target tokens in all, for a model of this transformers `config`. `here`: the device is this machine's; `processes` share each step, and the base weights where `cfg.sharding` wants it; `budget`: GiB of each (default: what is free). Raises `UserError` when it cannot fit."
@@ -253,7 +260,8 @@ def plan_run(cfg: Config, config, lengths: list[int], targets: int, device: str,
     mean = sum(lengths) / len(lengths)
     share_of_step = -(-cfg.effective_batch // processes)
     step_tokens = int(share_of_step * mean * 1.25)
-    layout = share_or_not(cfg.sharding, processes, lambda pieces: choose_layout(shape, cfg.rank, max(lengths), step_tokens, budget or memory_budget(cfg.vram, device), nf4, kind.itemsize, device, cfg.row_tokens, cfg.recomputed_layers, pieces))
+    why = why_whole(cfg, dtype)
+    layout = share_or_not(cfg.sharding, processes, lambda pieces: choose_layout(shape, cfg.rank, max(lengths), step_tokens, budget or memory_budget(cfg.vram, device), nf4, kind.itemsize, device, cfg.row_tokens, cfg.recomputed_layers, pieces, why is not None), why)
     share = steps * cfg.effective_batch / len(lengths)
     tokens, answers = sum(lengths) * share, targets / sum(lengths)
     operations = tokens * operations_a_token(shape, layout.recomputed, answers)

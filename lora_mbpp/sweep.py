@@ -7,9 +7,9 @@ __all__ = ['PATH_PARAMETERS', 'NOT_FOR_SWEEPS', 'STYLE', 'ON_THE_INDEX', 'Step',
            'first_steps', 'plan', 'search', 'validation_nll', 'best_rates', 'check_list', 'check_given', 'check_rates',
            'check_parameters', 'notebooks_folder', 'data_state', 'step_key', 'is_done', 'last_state', 'tidy_streams',
            'run_step', 'as_html', 'needed_by', 'needs', 'first_line', 'Here', 'take_cards', 'card_count', 'pool',
-           'cards_wanted', 'startable', 'finish_step', 'is_out_of_memory', 'Crew', 'contestants', 'answer_together',
-           'chosen_rates', 'crew_for', 'check_writable', 'in_place', 'sweep', 'as_png', 'report_rows', 'what_was_found',
-           'write_index', 'rebuild']
+           'cards_wanted', 'startable', 'seconds_of', 'finish_step', 'is_out_of_memory', 'Crew', 'contestants',
+           'answer_together', 'chosen_rates', 'crew_for', 'check_writable', 'in_place', 'sweep', 'as_png',
+           'report_rows', 'what_was_found', 'write_index', 'rebuild']
 
 # %% ../nbs/14_sweep.ipynb #14-a0d83867
 import base64
@@ -247,6 +247,11 @@ def startable(waiting: list[Step], running: list[Step]) -> Step | None:
     return next((step for step in waiting if not (needed_by(step) | ({*pending} - {step.name} if step.name.startswith('04') else set())) & pending), None)
 
 # %% ../nbs/14_sweep.ipynb #14-jobs
+def seconds_of(step: Step, reports: Path) -> float:
+    "How long the making of a report took by its own account, 0 where it says nothing."
+    try: return nbformat.read(reports/f'{step.name}.ipynb', as_version=4).metadata['lora_mbpp']['seconds']
+    except Exception: return 0.0   # missing or torn
+
 def finish_step(step: Step, future: Future, seconds: float, head: str, reports: Path, failed: dict[str, str]) -> None:
     "Say how a report ended; a failure is added to `failed`."
     error = future.exception()   # the notebook's own error, a dead kernel, a full disk: the other ranks go on
@@ -256,23 +261,24 @@ def finish_step(step: Step, future: Future, seconds: float, head: str, reports: 
     print(f'{head}: FAILED after {seconds:.0f} s: {failed[step.name]}\n  partial report: {shown(reports/step.name)}.ipynb', flush=True)
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    "True for a notebook that the memory of a card was not enough for."
-    return error is not None and 'out of memory' in first_line(error).lower()
+    "True for a notebook that the memory of a card was not enough for, while it ran or when it was planned."
+    return error is not None and any(words in first_line(error).lower() for words in ('out of memory', 'gib at least', "does not fit the card's memory"))
 
 @dataclass
 class Crew:
-    "Who makes the reports: an executor, how many reports it is given at a time, on how many cards or nodes they are made, and what is said of one that is given."
+    "Who makes the reports: an executor, how many reports it is given at a time, on how many cards or nodes they are made, what is said of one that is given, and whether some share a card."
     workers: Executor
     room: int = 1
     places: int = 1
     given: str = 'running'
+    crowded: bool = False
 
     def carry_out(self, steps: list[Step], nbs: Path, reports: Path, failed: dict[str, str], among: list[Step] | None = None) -> None:
         "Make every missing report; failures are added to `failed` and the others go on. `among`: the whole sweep's steps, when these are a part of them."
         heads = {step.name: f'[{number}/{len(among or steps)}] {step.name}' for number, step in enumerate(among or steps, 1)}
-        waiting, running, ran, aloud = steps[:], {}, False, isinstance(self.workers, Here)
+        waiting, running, ran, aloud, room = steps[:], {}, False, isinstance(self.workers, Here), self.room
         while waiting or running:
-            while len(running) < self.room and (step := startable(waiting, [step for step, _ in running.values()])):
+            while len(running) < room and (step := startable(waiting, [step for step, *_ in running.values()])):
                 waiting.remove(step)
                 if is_done(step, nbs, reports) and not (step.name == '04_analysis' and ran): print(f'{heads[step.name]}: done already', flush=True)
                 elif cause := needs(step, set(failed)):
@@ -281,15 +287,16 @@ class Crew:
                 else:
                     print(f'{heads[step.name]}: {self.given}', flush=True)
                     started, ran = time.perf_counter(), True
-                    running[self.workers.submit(run_step, step, nbs, reports, aloud)] = step, started
+                    future = self.workers.submit(run_step, step, nbs, reports, aloud)
+                    running = {other: (*entry, True) for other, (*entry, _) in running.items()} | {future: (step, started, bool(running))}      # the last: whether it had company
             for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
-                step, started = running.pop(future)
-                if running and is_out_of_memory(future.exception()):
-                    self.room = len(running)
+                step, started, company = running.pop(future)
+                if self.crowded and company and is_out_of_memory(future.exception()):
+                    room = max(1, min(room - 1, len(running)))
                     waiting.insert(0, step)
-                    print(f'{heads[step.name]}: out of memory beside {self.room} others; again, and no more than {self.room} at a time from here on', flush=True)
+                    print(f'{heads[step.name]}: out of memory beside others; again, and no more than {room} at a time from here on', flush=True)
                     continue
-                finish_step(step, future, time.perf_counter() - started, heads[step.name], reports, failed)
+                finish_step(step, future, time.perf_counter() - started if self.given == 'running' else seconds_of(step, reports), heads[step.name], reports, failed)
 
 def contestants(cfg: Config, steps: list[Step]) -> dict[str, Path | None]:
     "Name and adapter (None for the untouched model) of the runs that the steps evaluate."
@@ -319,15 +326,19 @@ def crew_for(engine: str, jobs: int | None, gpus: int, address: str | None = Non
     "This machine (`local`), with as many reports at a time as there are cards unless `jobs` says otherwise, or a Ray cluster (`ray`). Raises `UserError` for what cannot be had."
     if jobs is not None and jobs < 1: raise UserError(f'--jobs {jobs} should be 1 or more')
     if engine == 'ray':
-        from lora_mbpp.cluster import RayExecutor
+        from lora_mbpp.cluster import RayExecutor, share
         workers = RayExecutor(address, cards_wanted)
+        try: share(workers.nodes, gpus)
+        except UserError:
+            workers.shutdown()
+            raise
         return Crew(workers, jobs or 10**6, workers.places, 'handed to the cluster')      # what has no room yet waits there
     if engine != 'local': raise UserError(f"--engine {engine} should be local or ray")
     if address: raise UserError('--address is the address of a Ray cluster: add --engine ray')
     cards = card_count()
     if cards and gpus > cards: raise UserError(f'gpus = {gpus}, and this machine has {cards} CUDA cards')
     jobs = jobs or max(1, cards // gpus)
-    return Crew(Here() if jobs == 1 else pool(jobs, gpus), jobs, max(1, min(jobs, cards)))
+    return Crew(Here() if jobs == 1 else pool(jobs, gpus), jobs, max(1, min(jobs, cards)), crowded=jobs > max(1, cards // gpus))
 
 def check_writable(folder: Path) -> None:
     "Make the folder. Raises `UserError` when no file can be written there."

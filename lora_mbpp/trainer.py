@@ -17,6 +17,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from peft.optimizers import create_loraplus_optimizer
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
 
@@ -121,6 +123,15 @@ class PackedTrainer(SFTTrainer):
             rows += [(row, torch.full_like(labels, -100))] * (wanted - len(rows))
         if self.model.config._attn_implementation != 'sdpa': return rows
         return [({k: row[k] for k in ('input_ids', 'position_ids')}, labels) for row, labels in rows]
+
+    def _move_model_to_device(self, model, device):
+        "Weights that processes share are where they belong."
+        if not any(isinstance(m, FSDPModule) for m in model.modules()): super()._move_model_to_device(model, device)
+
+    def _wrap_model(self, model, training=True, dataloader=None):
+        "Adapters over shared weights are replicas like others; accelerate would refuse to wrap a model that has shares in it."
+        if not (self.in_step and training) or isinstance(model, DistributedDataParallel): return super()._wrap_model(model, training, dataloader)
+        return DistributedDataParallel(model, device_ids=[self.args.device.index] if self.args.device.type == 'cuda' else None, broadcast_buffers=False)
 
     def get_train_dataloader(self):
         "Every process reads every step whole."

@@ -38,6 +38,20 @@ def test_what_cannot_be_had_is_a_sentence(tmp_path, ordinary, capsys, monkeypatc
 
 
 @needs_ray
+def test_more_cards_than_a_node_has(tmp_path, ordinary, capsys, monkeypatch):
+    """Said before anything runs, and the cluster that was started for it is gone."""
+    import ray
+
+    import lora_mbpp.cluster
+    def pretend(address=None):
+        monkeypatch.setattr(ray, 'nodes', lambda: [{'Alive': True, 'Resources': {'CPU': 8, 'GPU': 2}}, {'Alive': True, 'Resources': {'CPU': 4}}])
+        return False
+    monkeypatch.setattr(lora_mbpp.cluster, 'connect', pretend)
+    assert main(options(tmp_path, '--engine', 'ray', '--gpus', '4')) == 2
+    assert 'the largest node of the cluster has 2 CUDA cards' in capsys.readouterr().err and not (tmp_path/'reports'/'00_data.ipynb').exists()
+
+
+@needs_ray
 def test_an_address_that_does_not_answer(tmp_path, ordinary, capsys):
     started = time.perf_counter()
     assert main(options(tmp_path, '--engine', 'ray', '--address', '127.0.0.1:9')) == 2

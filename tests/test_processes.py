@@ -9,8 +9,10 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import LlamaConfig
 
 from lora_mbpp.config import complaint, read_json, resolve
+from lora_mbpp.plan import plan_run
 from lora_mbpp.train import train
 from lora_mbpp.trainer import check_cards, share_of
 
@@ -119,14 +121,23 @@ def test_packed_weights_are_shared(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def plan_for(lengths, targets):
+    """The plan of a model with large layers in four processes, on a card of `budget` GiB."""
+    config = LlamaConfig(vocab_size=259, hidden_size=512, intermediate_size=2048, num_hidden_layers=32, num_attention_heads=8)
+    return lambda budget=1.0, **given: plan_run(resolve('test', **given), config, lengths, targets, 'cuda', 'bfloat16', False, True, 10, here=False, processes=4, budget=budget)
+
+
 def test_unequal_cards_and_weights_that_nobody_shares():
     assert '12, 24 GiB' in complaint(check_cards, [12.0, 24.0]) and check_cards([23.6, 24.0]) is None
     assert '--gpus 2' in complaint(train, resolve(preset='test', sharding='full'))
+    plan = plan_for(lengths=[100], targets=50)
+    assert plan(budget=0.6).layout.pieces == 1 and plan(budget=0.35).layout.pieces == plan(sharding='full').layout.pieces == plan(budget=0.35, row_tokens=100, recomputed_layers=2).layout.pieces == 4
+    assert 'dora' in complaint(plan, sharding='full', method='dora') and 'share the weights' not in complaint(plan, budget=0.35, method='dora')
 
 
 @pytest.mark.parametrize('before, after', [(2, 1), (1, 2)])
 def test_a_killed_run_goes_on_with_another_number(one, before, after):
-    """Two processes share the weights before the change, or hold them whole after it."""
+    """The two processes share the weights, the one has them whole."""
     name = f'from{before}to{after}'
     run, folder = command(one, before, name, **({'sharding': 'full'} if before == 2 else {}))
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -136,7 +147,7 @@ def test_a_killed_run_goes_on_with_another_number(one, before, after):
     for member in family: member.kill()
     process.wait()
     assert list(folder.glob('checkpoints/checkpoint-*/whole.json')), 'the run ended before it could be killed'
-    run, folder = command(one, after, name)
+    run, folder = command(one, after, name, **({'sharding': 'full'} if after == 2 else {}))
     done = subprocess.run(run, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'continuing from' in done.stdout
@@ -158,3 +169,19 @@ def test_from_a_notebook(one, capsys):
     assert '2 processes;' in capsys.readouterr().out and metrics['run_info']['rank'] == 4
     check_same(one, 'launched', one/'launched'/'checkpoints'/'test-r4-s0')
     assert 'exists with other parameters (lr 0.001 -> 0.1)' in complaint(train, resolve(**given, lr=0.1))
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='other systems do not tell a process of the death of its parent')
+def test_the_launcher_does_not_outlive_who_started_it(one):
+    """As when a notebook's kernel is killed."""
+    given = {**NUMBERS, 'data_dir': str(one/'data'), 'artifacts_dir': str(one/'orphan'), 'gpus': 2, 'max_steps': 4000}
+    process = subprocess.Popen([sys.executable, '-c', f'from lora_mbpp.config import resolve; from lora_mbpp.train import train; train(resolve(**{given!r}))'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while time.time() < deadline and process.poll() is None and not list(one.glob('orphan/checkpoints/*/checkpoints/checkpoint-*/whole.json')): time.sleep(0.05)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 3, 'the run ended before its parent could be killed'
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    for member in alive: member.kill()
+    assert not alive

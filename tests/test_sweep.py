@@ -124,7 +124,33 @@ def test_no_room_beside_others_is_tried_again(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sweep, 'run_step', fake)
     monkeypatch.setattr(sweep, 'is_done', lambda *args: False)
     steps, failed = [sweep.Step(name, '02_train.ipynb', {}) for name in ('a', 'b', 'c', 'd', 'e', 'huge')], {}
-    with ThreadPoolExecutor(3) as workers: sweep.Crew(workers, room=3).carry_out(steps, tmp_path, tmp_path, failed)
+    with ThreadPoolExecutor(3) as workers: sweep.Crew(workers, room=3, crowded=True).carry_out(steps, tmp_path, tmp_path, failed)
     said = capsys.readouterr().out
     assert sorted(seen) == ['a', 'b', 'c', 'd', 'e'] and list(failed) == ['huge'] and 'out of memory' in failed['huge']
     assert 'no more than 2 at a time from here on' in said
+
+
+def test_two_that_starve_each_other_are_both_tried_again(tmp_path, capsys, monkeypatch):
+    """The second to fail has no company left, and had it all the same; where cards are not shared, out of memory is a failure at once."""
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
+
+    from lora_mbpp import sweep
+    tries, both = [], threading.Barrier(2)
+    def fake(step, nbs, reports, aloud):
+        tries.append(step.name)
+        if tries.count(step.name) > 1: return
+        both.wait(10)
+        if step.name == 'b':
+            import time
+            time.sleep(0.5)
+            raise RuntimeError('UserError: rank 8 needs 9.1 GiB at least (...), and 5.0 are there')
+        raise RuntimeError('OutOfMemoryError: CUDA out of memory')
+    monkeypatch.setattr(sweep, 'run_step', fake)
+    monkeypatch.setattr(sweep, 'is_done', lambda *args: False)
+    steps, failed = [sweep.Step(name, '02_train.ipynb', {}) for name in ('a', 'b')], {}
+    with ThreadPoolExecutor(2) as workers: sweep.Crew(workers, room=2, crowded=True).carry_out(steps, tmp_path, tmp_path, failed)
+    assert sorted(tries) == ['a', 'a', 'b', 'b'] and not failed
+    tries.clear()
+    with ThreadPoolExecutor(2) as workers: sweep.Crew(workers, room=2).carry_out(steps, tmp_path, tmp_path, failed)
+    assert sorted(tries) == ['a', 'b'] and sorted(failed) == ['a', 'b'] and 'FAILED' in capsys.readouterr().out
