@@ -13,7 +13,7 @@ Usage on a CUDA machine:
   python benchmarks/generation.py --ways engine --weights bfloat16 --mixed 8 32 64 --save        base alone, then base and three adapters
 On a CPU:
   python benchmarks/generation.py --shape smollm2-135m --prompts 64 --batch 64 --ways plain batches vllm engine --save"""
-import argparse, json, os, platform, subprocess, sys, tempfile, time
+import argparse, json, os, platform, sys, tempfile, time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -160,15 +160,6 @@ def measure(job: dict) -> dict:
     return found
 
 
-def child(job: dict, timeout: float) -> dict:
-    "The figures of one way, from a process of its own; `failed` says why there are none"
-    try: done = subprocess.run([sys.executable, '-W', 'ignore', __file__, '--child', json.dumps(job)], capture_output=True, text=True, timeout=timeout, env={**os.environ, 'TOKENIZERS_PARALLELISM': 'false'})
-    except subprocess.TimeoutExpired: return {'failed': f'not done in {timeout:.0f} s'}
-    if job['profile']: print(done.stderr[-9000:])
-    line = next((l for l in reversed(done.stdout.splitlines()) if l.startswith('{"figures"')), None)
-    return json.loads(line)['figures'] if line else {'failed': (done.stderr.strip().splitlines() or ['no output'])[-1][:300], 'trace': done.stderr[-1500:]}
-
-
 def bandwidth() -> float:
     "Bytes per second that a large copy on the card reads and writes, the best of ten"
     import torch
@@ -226,7 +217,7 @@ def main() -> int:
     import torch
     from lora_mbpp.config import package_versions
     from lora_mbpp.plan import config_of
-    from training import write_model
+    from training import child, write_model
     scratch = Path(tempfile.mkdtemp(prefix='generation_'))
     model = Path(args.model_dir or scratch/'model')
     if not (model/'config.json').exists():
@@ -246,7 +237,7 @@ def main() -> int:
             for adapters, both in [(one, False), *([(mixed, True)] if mixed and way in ('vllm', 'engine') else [])]:
                 job = dict(way=way, prompts=str(scratch/'prompts.json'), model=str(model), weights=args.weights, adapters=adapters, mixed=both, expand=args.expand, new=args.new, batch=1 if way == 'plain' else batch, sample=args.sample,
                            budget=args.budget, profile=args.profile and way == 'engine')
-                figures = child(job, args.timeout)
+                figures = child(job, args.timeout, __file__)
                 ids = figures.pop('ids', None)
                 limit, of = limit_of(str(model), job['batch'], 140 + args.new // 2)
                 reference = reference or ids

@@ -15,6 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT/'benchmarks')]
+from training import Timed, add_row_options, check_row_options, figures_in, rows_of, write_model
+
 RESULTS = ROOT/'benchmarks'/'results'/'scaling.jsonl'
 
 
@@ -22,23 +24,17 @@ def measure(job: dict) -> None:
     "One process of a run; the first one prints the figures"
     import torch
     from accelerate.utils import gather_object
-    from training import Timed
     from lora_mbpp.config import resolve
-    from lora_mbpp.models import choose_runtime, load_model, load_tokenizer, peak_memory_gb
-    from lora_mbpp.plan import memory_budget
-    from lora_mbpp.train import Watch, flight_plan, make_trainer, prepare_model
-    from lora_mbpp.trainer import least_budget, processes_of
-    from dataclasses import replace
+    from lora_mbpp.models import choose_runtime, load_tokenizer, peak_memory_gb
+    from lora_mbpp.train import Watch, make_trainer, planned_model
+    from lora_mbpp.trainer import processes_of
     if not torch.cuda.is_available(): torch.set_num_threads(job['threads'])
     rows = json.loads(Path(job['rows']).read_text())
     cfg = resolve('mistral-7b', model=job['model'], rank=job['rank'], quantization=job['quantization'], effective_batch=job['batch'], max_steps=job['steps'], sharding=job['sharding'],
                   vram=job['budget'] + 1 if job['budget'] else None, optimizer='adamw_torch_fused' if torch.cuda.is_available() else 'adamw_torch')
     runtime = choose_runtime(cfg)
     state, tok, folder = processes_of(runtime.device), load_tokenizer(cfg.model), Path(tempfile.mkdtemp())
-    card = torch.cuda.get_device_properties(state.device).total_memory / 2**30 if runtime.device == 'cuda' else None
-    flight = flight_plan(cfg, runtime, rows, state.num_processes, least_budget(state, memory_budget(cfg.vram, runtime.device), card))
-    shared = flight.layout.pieces > 1
-    model, how = prepare_model(cfg, runtime, load_model(cfg.model, replace(runtime, device='cpu') if shared else runtime), shared)
+    flight, model, how = planned_model(cfg, runtime, state, rows)
     watch, own = Timed(), Watch(tok, [])
     trainer = make_trainer(cfg, runtime, model, tok, rows, own, folder, flight.layout)
     trainer.add_callback(watch)
@@ -59,17 +55,13 @@ def run(job: dict, processes: int, timeout: float) -> dict:
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes), __file__, '--child', json.dumps(job)]
     try: done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env={**os.environ, 'TOKENIZERS_PARALLELISM': 'false', 'OMP_NUM_THREADS': str(job['threads'])})
     except subprocess.TimeoutExpired: return {'failed': f'not done in {timeout:.0f} s'}
-    line = next((l for l in done.stdout.splitlines() if l.startswith('{"figures"')), None)
     own = [l for l in done.stderr.splitlines() if 'Error' in l and 'ChildFailedError' not in l]
-    return json.loads(line)['figures'] if line else {'failed': (own or ['no output'])[-1][:300]}
+    return figures_in(done.stdout) or {'failed': (own or ['no output'])[-1][:300]}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--mbpp', help='MBPP as JSON lines')
-    parser.add_argument('--codealpaca', help='CodeAlpaca as JSON')
-    parser.add_argument('--lengths', help='file of token lengths: read when it is there, written when not; then the data are not needed again')
-    parser.add_argument('--shape', default='mistral-7b', choices=('mistral-7b', 'smollm2-135m', 'tiny'))
+    add_row_options(parser)
     parser.add_argument('--processes', nargs='+', type=int, default=[1, 2])
     parser.add_argument('--sharding', nargs='+', default=['none', 'full'], choices=('none', 'full'))
     parser.add_argument('--ranks', nargs='+', type=int, default=[8])
@@ -78,7 +70,6 @@ def main() -> int:
     parser.add_argument('--batch', type=int, default=112, help='rows an optimizer step, of all processes together')
     parser.add_argument('--steps', type=int, default=7, help='optimizer steps, two of which are not counted')
     parser.add_argument('--threads', type=int, default=1, help='of a process on a CPU')
-    parser.add_argument('--rows', type=int, default=1000)
     parser.add_argument('--timeout', type=float, default=300, help='seconds a run may take')
     parser.add_argument('--model-dir', help='folder of a checkpoint of that shape, made when missing')
     parser.add_argument('--save', action='store_true', help=f'append the figures to {RESULTS.relative_to(ROOT)}')
@@ -88,9 +79,8 @@ def main() -> int:
         measure(json.loads(args.child))
         return 0
     import torch
-    from training import rows_of, write_model
     from lora_mbpp.config import package_versions
-    if not (args.mbpp and args.codealpaca) and not (args.lengths and Path(args.lengths).exists()): parser.error('--mbpp and --codealpaca: the token lengths come from these files')
+    check_row_options(parser, args)
     cards = torch.cuda.device_count()
     if cards and max(args.processes) > cards: parser.error(f'--processes {max(args.processes)}: there are {cards} CUDA cards')
     scratch = Path(tempfile.mkdtemp(prefix='scaling_'))

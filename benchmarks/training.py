@@ -24,6 +24,20 @@ WAYS = {'plain': 'the plain recipe: TRL, one row at a time, 8 rows a step, check
 GIB = 2**30
 
 
+def add_row_options(parser) -> None:
+    "Where the rows' lengths come from, how many rows, and the model's shape"
+    parser.add_argument('--mbpp', help='MBPP as JSON lines')
+    parser.add_argument('--codealpaca', help='CodeAlpaca as JSON')
+    parser.add_argument('--lengths', help='file of token lengths: read when it is there, written when not; then the data are not needed again')
+    parser.add_argument('--shape', default='mistral-7b', choices=('mistral-7b', 'smollm2-135m', 'tiny'))
+    parser.add_argument('--rows', type=int, default=1000)
+
+
+def check_row_options(parser, args) -> None:
+    "An error unless the lengths can be had"
+    if not (args.mbpp and args.codealpaca) and not (args.lengths and Path(args.lengths).exists()): parser.error('--mbpp and --codealpaca: the token lengths come from these files')
+
+
 def lengths_of(args) -> list:
     "[tokens, of them in the answer] of each training row, from a file of them or from the data"
     if args.lengths and Path(args.lengths).exists(): return json.loads(Path(args.lengths).read_text())[:args.rows]
@@ -160,21 +174,23 @@ def measure(job: dict) -> dict:
     return found
 
 
-def child(job: dict, timeout: float) -> dict:
-    "The figures of one way, from a process of its own; `failed` says why there are none"
-    try: done = subprocess.run([sys.executable, '-W', 'ignore', __file__, '--child', json.dumps(job)], capture_output=True, text=True, timeout=timeout, env={**os.environ, 'TOKENIZERS_PARALLELISM': 'false'})
+def figures_in(said: str) -> dict | None:
+    "The last figures that a child printed, None where there are none"
+    line = next((l for l in reversed(said.splitlines()) if l.startswith('{"figures"')), None)
+    return json.loads(line)['figures'] if line else None
+
+
+def child(job: dict, timeout: float, script: str = __file__) -> dict:
+    "The figures of one way, from a process of its own that runs `script`; `failed` says why there are none"
+    try: done = subprocess.run([sys.executable, '-W', 'ignore', script, '--child', json.dumps(job)], capture_output=True, text=True, timeout=timeout, env={**os.environ, 'TOKENIZERS_PARALLELISM': 'false'})
     except subprocess.TimeoutExpired: return {'failed': f'not done in {timeout:.0f} s'}
     if job['profile']: print(done.stderr[-9000:])
-    line = next((l for l in reversed(done.stdout.splitlines()) if l.startswith('{"figures"')), None)
-    return json.loads(line)['figures'] if line else {'failed': (done.stderr.strip().splitlines() or ['no output'])[-1][:300], 'trace': done.stderr[-1500:]}
+    return figures_in(done.stdout) or {'failed': (done.stderr.strip().splitlines() or ['no output'])[-1][:300], 'trace': done.stderr[-1500:]}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--mbpp', help='MBPP as JSON lines')
-    parser.add_argument('--codealpaca', help='CodeAlpaca as JSON')
-    parser.add_argument('--lengths', help='file of token lengths: read when it is there, written when not; then the data are not needed again')
-    parser.add_argument('--shape', default='mistral-7b', choices=('mistral-7b', 'smollm2-135m', 'tiny'))
+    add_row_options(parser)
     parser.add_argument('--ways', nargs='+', default=['plain', 'trl', 'engine'], choices=WAYS)
     parser.add_argument('--ranks', nargs='+', type=int, default=[8])
     parser.add_argument('--budget', nargs='+', type=float, default=[0], help='GiB that a process may take of the card; 0: all (default)')
@@ -183,7 +199,6 @@ def main() -> int:
     parser.add_argument('--batch', type=int, default=112, help="rows an optimizer step of this engine (112 are about the 16,384 tokens of TRL's eight packed rows)")
     parser.add_argument('--row-tokens', type=int, help='instead of what the plan chooses')
     parser.add_argument('--recomputed', type=int, help='instead of what the plan chooses')
-    parser.add_argument('--rows', type=int, default=1000)
     parser.add_argument('--steps', type=int, default=7, help='optimizer steps, two of which are not counted')
     parser.add_argument('--timeout', type=float, default=300, help='seconds a way may take')
     parser.add_argument('--model-dir', help='folder of a checkpoint of that shape, made when missing')
@@ -199,7 +214,7 @@ def main() -> int:
     from lora_mbpp.config import package_versions, resolve
     from lora_mbpp.models import choose_runtime
     from lora_mbpp.plan import config_of, matrix_rate, shape_of
-    if not (args.mbpp and args.codealpaca) and not (args.lengths and Path(args.lengths).exists()): parser.error('--mbpp and --codealpaca: the token lengths come from these files')
+    check_row_options(parser, args)
     scratch = Path(tempfile.mkdtemp(prefix='training_'))
     model = Path(args.model_dir or scratch/'model')
     rows = rows_of(args)

@@ -56,13 +56,17 @@ def carried(function, args: tuple) -> tuple:
 
 class RayExecutor(Executor):
     "Each call is a Ray task on whichever node has room, in a process of its own; one whose worker or node dies is made again. `gpus_of(*args)`: cards that a call needs, None for one that needs neither card nor all cores."
-    def __init__(self, address: str | None, gpus_of):
+    def __init__(self, address: str | None, gpus_of, most: int = 1):
+        "`most`: cards of the largest call. Raises `UserError` for a cluster that cannot be reached or has no node for it."
         self.ours, self.gpus_of, self.open = connect(address), gpus_of, []
         import ray
         self.nodes = [node['Resources'] for node in ray.nodes() if node['Alive'] and node['Resources'].get('CPU')]
-        if not self.nodes:
+        try:
+            if not self.nodes: raise UserError(f'the Ray cluster at {address} has no node with a core to give: start one with ray start --address {address}')
+            share(self.nodes, most)
+        except UserError:
             self.shutdown()
-            raise UserError(f'the Ray cluster at {address} has no node with a core to give: start one with ray start --address {address}')
+            raise
         self.places = int(sum(node.get('GPU', 0) for node in self.nodes)) or len(self.nodes)
         self.task = ray.remote(max_calls=1)(carried)
 

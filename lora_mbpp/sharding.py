@@ -15,7 +15,6 @@ from torch.distributed.fsdp import fully_shard
 
 from .config import UserError
 from .lean import fits
-from .models import parameter_counts
 
 # %% ../nbs/37_sharding.ipynb #37-frozen
 def plain_weight(base: nn.Module) -> nn.Parameter:
@@ -29,7 +28,6 @@ def shard_base(model: PeftModel, device: str) -> int:
     "Bring a model from the CPU's memory to `device` layer by layer, each process keeping its share of the frozen matrices; returns the number of layers. Raises `UserError` for adapters whose layers need more than the lean computation."
     adapted = [m for m in model.modules() if hasattr(m, 'lora_A')]
     if not adapted or not all(fits(m) for m in adapted): raise UserError('weights are sharded for plain LoRA (methods lora, rslora, lora+) only: pass --method lora, or --sharding none')
-    model.counted = parameter_counts(model)
     mesh, causal = init_device_mesh(device, (dist.get_world_size(),)), model.get_base_model()
     decoder = causal.get_decoder()
     for layer in decoder.layers:

@@ -63,10 +63,11 @@ def check_cards(gib: list[float]) -> None:
     "Raise `UserError` where the cards of a run's processes differ in memory (GiB) by more than a tenth."
     if min(gib) < 0.9 * max(gib): raise UserError(f"the processes' cards have {', '.join(f'{one:.0f}' for one in gib)} GiB: a run is planned for equal cards; choose them with CUDA_VISIBLE_DEVICES, or use fewer processes")
 
-def least_budget(state: PartialState, budget: float, card: float | None) -> float:
-    "The smallest memory budget (GiB) of all processes, so that they plan alike. `card`: GiB of this one's. Raises `UserError` for unequal cards."
+def least_budget(state: PartialState, budget: float) -> float:
+    "The smallest memory budget (GiB) of all processes, so that they plan alike. Raises `UserError` for unequal cards."
     if state.num_processes == 1: return budget
-    found = gather_object([(budget, card or 1.0)])
+    card = torch.cuda.get_device_properties(state.device).total_memory / 2**30 if state.device.type == 'cuda' else 1.0
+    found = gather_object([(budget, card)])
     check_cards([card for _, card in found])
     return min(budget for budget, _ in found)
 
@@ -117,7 +118,7 @@ class PackedTrainer(SFTTrainer):
         "Packed rows of a step, on the model's device; transformers' document mask wants no cuts."
         world, lengths = self.args.world_size, inputs['lengths'].tolist()
         rows = rows_of(inputs, self.row_tokens, self.args.device, share_of(lengths, world, self.args.process_index) if world > 1 else None)
-        wanted = max(len(shares([lengths[i] for i in share_of(lengths, world, other)], self.row_tokens)) for other in range(world)) if self.in_step and world > 1 else 1
+        wanted = max(len(shares([lengths[i] for i in share_of(lengths, world, other)], self.row_tokens)) for other in range(world)) if self.in_step else 1
         if len(rows) < wanted:    # a step of fewer documents, or rows, than the others have: take part in the exchange with nothing
             row, labels = rows_of(inputs, self.row_tokens, self.args.device, [lengths.index(min(lengths))])[0]
             rows += [(row, torch.full_like(labels, -100))] * (wanted - len(rows))

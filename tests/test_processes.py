@@ -78,7 +78,7 @@ from torch import nn
 import bitsandbytes as bnb
 from peft import LoraConfig, get_peft_model
 from lora_mbpp.lean import answer_loss, checkpoint_layers, lean_layers, without_head
-from lora_mbpp.models import tiny_model
+from lora_mbpp.models import parameter_counts, tiny_model
 from lora_mbpp.packing import packed_row, set_attention
 from lora_mbpp.sharding import shard_base
 def ready():
@@ -106,7 +106,7 @@ found = {n: p.grad for n, p in shared.named_parameters() if p.grad is not None}
 weight = shared.get_base_model().get_decoder().layers[0].mlp.up_proj.base_layer.weight
 assert weight.dtype == torch.uint8 and weight.to_local().numel() * 2 == weight.numel() == 16 * 32 // 2
 assert len(found) == 28 and all(torch.equal(p.grad, found[n]) for n, p in whole.named_parameters() if p.grad is not None)
-assert shared.counted == (2048, 10880)
+assert parameter_counts(shared) == (2048, 10880)
 dist.barrier()
 dist.destroy_process_group()
 """
