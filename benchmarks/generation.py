@@ -35,7 +35,7 @@ def prompts_of(number: int, vocabulary: int, seed: int = 0) -> list:
 
 def tasks_of(number: int, model_dir: str, mbpp: str) -> list:
     "Prompts of MBPP's test tasks, as the notebooks ask them"
-    from lora_mbpp.config import resolve
+    from lora_mbpp.core.config import resolve
     from lora_mbpp.data import load_tasks, prompt_ids
     from lora_mbpp.models import load_tokenizer
     tok = load_tokenizer(model_dir)
@@ -85,7 +85,8 @@ def continuously(model, prompts: list, new: int) -> list:
 
 def with_engine(model, prompts: list, new: int, batch: int, bank, adapters: list) -> list:
     "Tokens of this engine; `adapters`: every prompt once for each (-1: none)"
-    from lora_mbpp.generation import Answer, made, waves
+    from lora_mbpp.decoding import Answer
+    from lora_mbpp.generation import made, waves
     answers = [Answer(p, new, -1, adapter=a, key=(i, 0)) for a in adapters for i, p in enumerate(prompts)]
     for wave in waves(answers, batch):
         for _ in made(model, PAD, wave, bank=bank): pass
@@ -116,7 +117,7 @@ def measure(job: dict) -> dict:
     "One way, in this process"
     import torch
     from lora_mbpp.bank import Bank, quicken
-    from lora_mbpp.config import resolve
+    from lora_mbpp.core.config import resolve
     from lora_mbpp.lean import fuse_kernels
     from lora_mbpp.models import choose_runtime, load_adapter, load_model, peak_memory_gb
     from lora_mbpp.plan import hold_to
@@ -215,7 +216,7 @@ def main() -> int:
         print(json.dumps({'figures': measure(json.loads(args.child))}))
         return 0
     import torch
-    from lora_mbpp.config import package_versions
+    from lora_mbpp.core.config import package_versions
     from lora_mbpp.plan import config_of
     from training import child, write_model
     scratch = Path(tempfile.mkdtemp(prefix='generation_'))

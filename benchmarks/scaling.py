@@ -24,7 +24,7 @@ def measure(job: dict) -> None:
     "One process of a run; the first one prints the figures"
     import torch
     from accelerate.utils import gather_object
-    from lora_mbpp.config import resolve
+    from lora_mbpp.core.config import resolve
     from lora_mbpp.models import choose_runtime, load_tokenizer, peak_memory_gb
     from lora_mbpp.train import Watch, make_trainer, planned_model
     from lora_mbpp.trainer import processes_of
@@ -79,7 +79,7 @@ def main() -> int:
         measure(json.loads(args.child))
         return 0
     import torch
-    from lora_mbpp.config import package_versions
+    from lora_mbpp.core.config import package_versions
     check_row_options(parser, args)
     cards = torch.cuda.device_count()
     if cards and max(args.processes) > cards: parser.error(f'--processes {max(args.processes)}: there are {cards} CUDA cards')

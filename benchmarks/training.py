@@ -41,7 +41,7 @@ def check_row_options(parser, args) -> None:
 def lengths_of(args) -> list:
     "[tokens, of them in the answer] of each training row, from a file of them or from the data"
     if args.lengths and Path(args.lengths).exists(): return json.loads(Path(args.lengths).read_text())[:args.rows]
-    from lora_mbpp.config import resolve
+    from lora_mbpp.core.config import resolve
     from lora_mbpp.data import assemble, encode
     from lora_mbpp.models import load_tokenizer
     rows, _ = assemble(resolve('smollm2-135m', source='files', mbpp_file=args.mbpp, codealpaca_file=args.codealpaca))
@@ -119,7 +119,7 @@ def measure(job: dict) -> dict:
     import torch
     from peft import get_peft_model
     if job['way'] == 'unsloth': import unsloth      # first: it patches transformers and TRL
-    from lora_mbpp.config import resolve
+    from lora_mbpp.core.config import resolve
     from lora_mbpp.models import choose_runtime, load_model, load_tokenizer
     from lora_mbpp.plan import hold_to
     from lora_mbpp.train import flight_plan, lora_config, make_trainer, prepare_model, Watch
@@ -211,7 +211,7 @@ def main() -> int:
         print(json.dumps({'figures': measure(job)}))
         return 0
     import torch
-    from lora_mbpp.config import package_versions, resolve
+    from lora_mbpp.core.config import package_versions, resolve
     from lora_mbpp.models import choose_runtime
     from lora_mbpp.plan import config_of, matrix_rate, shape_of
     check_row_options(parser, args)

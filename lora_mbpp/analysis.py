@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .anatomy import norm_table, overlap_table, spectrum_table
-from .config import PLAN, Config, UserError, artifacts_folder, group_name, project_root, shown
+from .core.config import PLAN, Config, UserError, artifacts_folder, group_name, project_root, shown
 from .figures import (figure_atlas, figure_cost, figure_curves, figure_first_steps, figure_flips, figure_forest, figure_forgetting, figure_funnel, figure_ladder,
                                figure_leakage, figure_learning_rates, figure_norms, figure_overlap, figure_pass_by_rank, figure_quality, figure_spectra, save_figure)
 from .models import is_adapter

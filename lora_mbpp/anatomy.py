@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 import torch
 
-from .config import UserError, read_json, shown, write_text
+from .core.config import UserError, read_json, shown, write_text
 from .models import require_adapter
 
 # %% ../nbs/22_anatomy.ipynb #22-43443646

@@ -11,8 +11,9 @@ import html
 from pathlib import Path
 
 from .benchmarks import task_order
-from .config import UserError, read_jsonl
-from .tables import by_rank, label_of, task_means
+from .core.config import UserError, read_jsonl
+from .evaluate import task_means
+from .tables import by_rank, label_of
 
 # %% ../nbs/27_atlas.ipynb #27-8b25bae7
 CLASSES = {'passed': ('P', '#222', '#fff'), 'wrong_answer': ('w', '#eee', '#222'), 'runtime_error': ('e', '#ccc', '#222'), 'syntax_error': ('s', '#aaa', '#000'), 'no_code': ('n', '#aaa', '#000'),

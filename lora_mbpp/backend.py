@@ -16,7 +16,7 @@ import torch
 
 from .anatomy import adapter_config
 from .bank import why_not
-from .config import UserError, shown
+from .core.config import UserError, shown
 from .decoding import Answer
 from .models import Runtime, model_path
 

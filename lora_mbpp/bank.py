@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from .anatomy import adapter_config, read_factors
-from .config import UserError, shown
+from .core.config import UserError, shown
 from .lean import TOGETHER, dense
 
 # %% ../nbs/33_bank.ipynb #33-0edb63fe

@@ -8,7 +8,7 @@ __all__ = ['run_baseline', 'run_again', 'baseline_of']
 # %% ../nbs/01_baseline.ipynb #01-e9c46f1f
 from dataclasses import replace
 
-from .config import Config, run_name
+from .core.config import Config, run_name
 from .evaluate import evaluate
 from .generation import answers_at_once
 from .models import choose_runtime

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import yaml
 
-from .config import Config, UserError, adapter_dir, data_folder, metrics_file, resolve, run_name, shown, stage_parameters, suggest
+from lora_mbpp.core.config import (
+    Config, UserError, adapter_dir, data_folder, metrics_file, resolve, run_name, shown, stage_parameters, suggest,
+)
 
 # %% ../nbs/15_cli.ipynb #15-f64c8553
 def option_help(parameter) -> str:

@@ -12,7 +12,7 @@ from concurrent.futures import Executor, Future
 from importlib.util import find_spec
 from pathlib import Path
 
-from .config import UserError
+from .core.config import UserError
 
 # %% ../nbs/36_cluster.ipynb #36-1ba529f0
 def require_ray() -> None:

@@ -22,15 +22,18 @@ import torch
 from scipy.stats import binomtest
 
 from .benchmarks import HUMANEVAL_PROTOCOL, compact, completed, task_order, with_preamble
-from .config import (Config, UserError, append_jsonl, artifacts_folder, fingerprint, group_name, in_test, meta_info, metrics_file, plan_id,
-                              progress, read_json, read_jsonl, repair_tail, shown, update_metrics, write_json, write_jsonl)
+from lora_mbpp.core.config import (
+    Config, UserError, append_jsonl, artifacts_folder, fingerprint, group_name, in_test, meta_info, metrics_file,
+    plan_id, progress, read_json, read_jsonl, repair_tail, shown, update_metrics, write_json, write_jsonl,
+)
 from .data import load_tasks, parsed, prompt_ids, protocol_of, read_table, render_completion, task_set, with_benchmark
 from .backend import Server, common_rank, why_no_vllm
 from .bank import Bank, why_not
 from .generation import Contestant, answers_at_once, completion_nll, extract_code, generate_all, generation_settings, kept_records, mean_nll, quicken_for
 from .lean import fuse_kernels
 from .models import Runtime, choose_runtime, device_info, load_adapter, load_model, load_tokenizer, parameter_counts, peak_memory_gb, require_adapter
-from .sandbox import Limits, judge_many, require_layers
+from .engines import Limits
+from .sandbox import judge_many, require_layers
 
 # %% ../nbs/03_eval.ipynb #03-8bafb457
 def as_job(code: str, task: dict) -> dict:

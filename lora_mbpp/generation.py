@@ -25,7 +25,9 @@ from transformers import DynamicCache
 from .backend import Server
 from .bank import Bank, expanded_bytes, quicken
 from .benchmarks import task_order
-from .config import Config, UserError, append_jsonl, fingerprint, progress, read_jsonl, repair_tail, sha256_file, shown
+from lora_mbpp.core.config import (
+    Config, UserError, append_jsonl, fingerprint, progress, read_jsonl, repair_tail, sha256_file, shown,
+)
 from .data import PROTOCOL, defined_names, encode, parsed, prompt_ids
 from .decoding import Answer, Decoder, Slots, decode, fits_slots, pick, rounded
 from .lean import can_fuse

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from .config import Config, UserError
+from .core.config import Config, UserError
 from .lean import PIECE_BYTES, lean_layers
 from .models import model_path, tiny_model
 

@@ -17,12 +17,16 @@ import torch
 
 from .bank import Bank
 from .anatomy import adapter_config, rungs, truncate
-from .config import Config, UserError, adapter_dir, append_jsonl, artifacts_folder, fingerprint, read_json, read_jsonl, repair_tail, run_name, sha256_file, shown
+from lora_mbpp.core.config import (
+    Config, UserError, adapter_dir, append_jsonl, artifacts_folder, fingerprint, read_json, read_jsonl, repair_tail,
+    run_name, sha256_file, shown,
+)
 from .data import load_tasks
 from .evaluate import load_for, reference_nll, score, task_means
 from .generation import Contestant, generate_all, generation_settings, mean_nll
 from .models import choose_runtime
-from .sandbox import Limits, require_layers
+from .engines import Limits
+from .sandbox import require_layers
 
 # %% ../nbs/24_probes.ipynb #24-36b2d05b
 def beside(place: Path, what: str) -> Path:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from .config import UserError
+from .core.config import UserError
 from .lean import fits
 
 # %% ../nbs/37_sharding.ipynb #37-frozen

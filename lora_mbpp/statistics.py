@@ -17,7 +17,7 @@ from scipy.stats import binom, bootstrap, t as student_t
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from .config import PLAN
+from .core.config import PLAN
 
 # %% ../nbs/21_statistics.ipynb #21-91b92ebe
 def mcnemar_p(gained: int, lost: int) -> float:

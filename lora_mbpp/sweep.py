@@ -34,8 +34,10 @@ from matplotlib.figure import Figure
 from torch.cuda import device_count
 
 from .analysis import answer, headline, readable, result_figures, sentences, unit_of
-from .config import (Config, UserError, adapter_dir, artifacts_folder, data_folder, fingerprint, group_name, in_test, metrics_file, project_root, read_json, run_name,
-                              sha256_file, shown, stage_parameters, suggest, write_text)
+from lora_mbpp.core.config import (
+    Config, UserError, adapter_dir, artifacts_folder, data_folder, fingerprint, group_name, in_test, metrics_file,
+    project_root, read_json, run_name, sha256_file, shown, stage_parameters, suggest, write_text,
+)
 from .evaluate import answer_all
 from .models import check_gpus
 from .tables import load_again, load_runs, plan_sentence

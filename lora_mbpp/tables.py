@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from .benchmarks import task_order
-from .config import PLAN, UserError, plan_id, read_json, shown
+from .core.config import PLAN, UserError, plan_id, read_json, shown
 from .evaluate import FUNNEL, summarise, task_means
 from .statistics import bootstrap_interval, detectable_difference, detectable_mean, estimate, holm, mcnemar_p, pass_estimate, verdict
 

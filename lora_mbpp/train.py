@@ -24,8 +24,10 @@ from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
-from .config import (Config, UserError, adapter_dir, artifacts_folder, fingerprint, meta_info, metrics_file, progress, read_json, run_name,
-                              shown, stage_parameters, update_metrics, write_json)
+from lora_mbpp.core.config import (
+    Config, UserError, adapter_dir, artifacts_folder, fingerprint, meta_info, metrics_file, progress, read_json,
+    run_name, shown, stage_parameters, update_metrics, write_json,
+)
 from .data import encode, ensure_data, read_training_rows
 from .evaluate import run_info
 from .generation import completion_nll, mean_nll

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
 
-from .config import UserError, read_json, shown, write_json
+from .core.config import UserError, read_json, shown, write_json
 from .lean import answer_loss
 from .models import is_adapter
 from .packing import packed_row, shares

@@ -9,7 +9,7 @@ import yaml
 from conftest import ROOT
 
 from lora_mbpp.cli import build_parser, main
-from lora_mbpp.config import read_json, read_jsonl, resolve
+from lora_mbpp.core.config import read_json, read_jsonl, resolve
 
 SEED_OPTIONS = {'data': ['--out-dir', '--train-ratio', '--val-ratio', '--test-ratio', '--mbpp-file', '--codealpaca-file'],
                 'baseline': ['--model', '--mbpp-file', '--out-file'], 'train': ['--config', '--train-file', '--val-file', '--output-dir', '--merge'],
@@ -86,7 +86,7 @@ def test_config_file_typo_is_named(capsys, tmp_path):
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full, a disk that is always full')
 def test_full_disk(capsys, tmp_path, monkeypatch):
-    import lora_mbpp.config as config
+    import lora_mbpp.core.config as config
     real = config.open if hasattr(config, 'open') else open
     monkeypatch.setattr(config, 'open', lambda path, *a, **k: real('/dev/full' if str(path).endswith('.tmp') else path, *a, **k), raising=False)
     said = refused(capsys, 'data', '--out-dir', str(tmp_path/'data'))

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from lora_mbpp.cli import main
-from lora_mbpp.config import read_json, resolve
+from lora_mbpp.core.config import read_json, resolve
 
 needs_ray = pytest.mark.skipif(not find_spec('ray') or os.name == 'nt', reason='Ray is not installed: pip install -e ".[ray]"')
 
@@ -106,7 +106,8 @@ sys.exit(len(failed))
 def test_six_runs_over_three_nodes_one_of_which_dies(tmp_path, ordinary, whole):
     """All results are there, equal to those made in this process; of a whole sweep they are copied where they were wanted."""
     from lora_mbpp.evaluate import evaluate
-    from lora_mbpp.train import adapter_dir, train
+    from lora_mbpp.core.config import adapter_dir
+    from lora_mbpp.train import train
     def command(address):
         if not whole: return [sys.executable, '-c', TRAININGS, str(tmp_path), address]
         return [sys.executable, '-m', 'lora_mbpp.cli', *options(tmp_path, '--ranks', '2,3', '--seeds', '0,1,2', '--engine', 'ray', '--address', address, '--results-url', f'file://{tmp_path}/elsewhere')]

@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from lora_mbpp import generation
 from lora_mbpp.bank import Bank, quicken, why_not
-from lora_mbpp.config import complaint, fingerprint, read_jsonl
+from lora_mbpp.core.config import complaint, fingerprint, read_jsonl
 from lora_mbpp.data import literal_tasks, prompt_ids
 from lora_mbpp.decoding import fits_slots
 from lora_mbpp.generation import Contestant, answer_batch, completion_nll, extract_code, generate, generate_all, is_complete

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from nbdev.test import test_nb as run_notebook
 
-from lora_mbpp.config import Config, stage_parameters
+from lora_mbpp.core.config import Config, stage_parameters
 
 NOTEBOOKS = sorted(p for p in (ROOT/'nbs').glob('*.ipynb') if not p.name.startswith(('out_', '.', '_')))
 STAGES = {'data': '00_data', 'baseline': '01_baseline', 'train': '02_train', 'eval': '03_eval', 'analysis': '04_analysis'}

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaConfig
 
-from lora_mbpp.config import complaint, read_json, resolve
+from lora_mbpp.core.config import complaint, read_json, resolve
 from lora_mbpp.plan import plan_run
 from lora_mbpp.train import train
 from lora_mbpp.trainer import check_cards, share_of

@@ -9,9 +9,11 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from bait import Bait
 from hostile import DANGEROUS, GOOD, GOOD_TESTED, GOOD_UNREASONABLE, HOSTILE, HOSTILE_TESTED, PLEDGE, RIGHT, TESTS
-from lora_mbpp.engines import ForkEngine, Gone
+from lora_mbpp.engines import ForkEngine, Gone, Limits
 from lora_mbpp.guest import DecodeError, Opaque, decode, encode
-from lora_mbpp.sandbox import VERDICTS, Limits, SandboxError, judge, judge_many, judge_with, require_layers, sandbox_layers, split_assert
+from lora_mbpp.sandbox import (
+    VERDICTS, SandboxError, judge, judge_many, judge_with, require_layers, sandbox_layers, split_assert,
+)
 
 LIMITS, GENEROUS = Limits(cpu_s=1, wall_s=3, memory_mb=256), Limits(cpu_s=10, wall_s=60, memory_mb=512)
 SLOWLY = Limits(cpu_s=1, wall_s=30, memory_mb=256)

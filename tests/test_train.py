@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 
-from lora_mbpp.config import complaint, read_json, resolve
+from lora_mbpp.core.config import complaint, read_json, resolve
 from lora_mbpp.models import choose_runtime, is_adapter, load_model, tiny_model, tiny_tokenizer
 from lora_mbpp.lean import answer_loss
 from lora_mbpp.packing import packed_row, set_attention
