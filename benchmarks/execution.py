@@ -80,8 +80,8 @@ def two_at_a_time(job: dict, done, judge_one):
 
 def run_ours(engine: str, job: dict, done):
     "This project's executor"
-    from lora_mbpp.engines import Limits
-    from lora_mbpp.sandbox import SandboxError, judge, judge_many
+    from lora_mbpp.sandbox.engines import Limits
+    from lora_mbpp.sandbox.judge import SandboxError, judge, judge_many
     limits = Limits(cpu_s=1, wall_s=3, memory_mb=256) if job['hostile'] else Limits()
     if job['probe']:
         try: verdict = judge('def f(): return 1', ['assert f() == 1'], engine=engine)

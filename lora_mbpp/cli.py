@@ -233,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
         print('\ninterrupted: what was finished is kept, run the same command to continue', file=sys.stderr)
         return 130
     except (UserError, OSError, RuntimeError) as error:
-        from lora_mbpp.sandbox import SandboxError
+        from lora_mbpp.sandbox.judge import SandboxError
         if args.debug or not isinstance(error, (UserError, OSError, SandboxError)): raise
         print(f'lora-mbpp {args.command}: {error}', file=sys.stderr)
         return 2

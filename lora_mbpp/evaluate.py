@@ -32,8 +32,8 @@ from .bank import Bank, why_not
 from .generation import Contestant, answers_at_once, completion_nll, extract_code, generate_all, generation_settings, kept_records, mean_nll, quicken_for
 from .lean import fuse_kernels
 from .models import Runtime, choose_runtime, device_info, load_adapter, load_model, load_tokenizer, parameter_counts, peak_memory_gb, require_adapter
-from .engines import Limits
-from .sandbox import judge_many, require_layers
+from .sandbox.engines import Limits
+from .sandbox.judge import judge_many, require_layers
 
 # %% ../nbs/03_eval.ipynb #03-8bafb457
 def as_job(code: str, task: dict) -> dict:

@@ -25,8 +25,8 @@ from .data import load_tasks
 from .evaluate import load_for, reference_nll, score, task_means
 from .generation import Contestant, generate_all, generation_settings, mean_nll
 from .models import choose_runtime
-from .engines import Limits
-from .sandbox import require_layers
+from .sandbox.engines import Limits
+from .sandbox.judge import require_layers
 
 # %% ../nbs/24_probes.ipynb #24-36b2d05b
 def beside(place: Path, what: str) -> Path:

@@ -31,7 +31,7 @@ from lora_mbpp.core.config import (
 from .data import encode, ensure_data, read_training_rows
 from .evaluate import run_info
 from .generation import completion_nll, mean_nll
-from .jail import process_control
+from .sandbox.isolation import process_control
 from .lean import can_fuse, checkpoint_layers, fuse_kernels, lean_layers, plain_layers, with_head, without_head
 from .models import (Runtime, check_gpus, choose_runtime, device_info, has_bitsandbytes, is_adapter, load_adapter, load_model, load_tokenizer,
                               parameter_counts, peak_memory_gb)

