@@ -37,7 +37,7 @@ def tasks_of(number: int, model_dir: str, mbpp: str) -> list:
     "Prompts of MBPP's test tasks, as the notebooks ask them"
     from lora_mbpp.core.config import resolve
     from lora_mbpp.data import load_tasks, prompt_ids
-    from lora_mbpp.models import load_tokenizer
+    from lora_mbpp.models.loading import load_tokenizer
     tok = load_tokenizer(model_dir)
     return [prompt_ids(tok, t['prompt']) for t in load_tasks(resolve('smollm2-135m', source='files', mbpp_file=mbpp, data_dir=tempfile.mkdtemp()))][:number]
 
@@ -118,8 +118,8 @@ def measure(job: dict) -> dict:
     import torch
     from lora_mbpp.bank import Bank, quicken
     from lora_mbpp.core.config import resolve
-    from lora_mbpp.lean import fuse_kernels
-    from lora_mbpp.models import choose_runtime, load_adapter, load_model, peak_memory_gb
+    from lora_mbpp.models.lora_layers import fuse_kernels
+    from lora_mbpp.models.loading import choose_runtime, load_adapter, load_model, peak_memory_gb
     from lora_mbpp.plan import hold_to
     prompts = json.loads(Path(job['prompts']).read_text())
     if job['way'] == 'vllm':

@@ -25,7 +25,7 @@ def measure(job: dict) -> None:
     import torch
     from accelerate.utils import gather_object
     from lora_mbpp.core.config import resolve
-    from lora_mbpp.models import choose_runtime, load_tokenizer, peak_memory_gb
+    from lora_mbpp.models.loading import choose_runtime, load_tokenizer, peak_memory_gb
     from lora_mbpp.train import Watch, make_trainer, planned_model
     from lora_mbpp.trainer import processes_of
     if not torch.cuda.is_available(): torch.set_num_threads(job['threads'])

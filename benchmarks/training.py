@@ -43,7 +43,7 @@ def lengths_of(args) -> list:
     if args.lengths and Path(args.lengths).exists(): return json.loads(Path(args.lengths).read_text())[:args.rows]
     from lora_mbpp.core.config import resolve
     from lora_mbpp.data import assemble, encode
-    from lora_mbpp.models import load_tokenizer
+    from lora_mbpp.models.loading import load_tokenizer
     rows, _ = assemble(resolve('smollm2-135m', source='files', mbpp_file=args.mbpp, codealpaca_file=args.codealpaca))
     tok = load_tokenizer('smollm2-135m-instruct')
     found = [[len(e['input_ids']), sum(e['completion_mask'])] for e in (encode(tok, r['prompt'], r['completion']) for r in rows['train'])]
@@ -65,7 +65,7 @@ def write_model(shape: str, folder: Path) -> None:
     "A random-weight checkpoint of the shape; every matrix normal with deviation 0.02"
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
-    from lora_mbpp.models import tiny_tokenizer
+    from lora_mbpp.models.loading import tiny_tokenizer
     config = {'mistral-7b': MistralConfig(sliding_window=None), 'smollm2-135m': LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
               num_key_value_heads=3, tie_word_embeddings=True, max_position_embeddings=8192), 'tiny': LlamaConfig(vocab_size=30001, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)}[shape]
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -120,7 +120,7 @@ def measure(job: dict) -> dict:
     from peft import get_peft_model
     if job['way'] == 'unsloth': import unsloth      # first: it patches transformers and TRL
     from lora_mbpp.core.config import resolve
-    from lora_mbpp.models import choose_runtime, load_model, load_tokenizer
+    from lora_mbpp.models.loading import choose_runtime, load_model, load_tokenizer
     from lora_mbpp.plan import hold_to
     from lora_mbpp.train import flight_plan, lora_config, make_trainer, prepare_model, Watch
     rows = json.loads(Path(job['rows']).read_text())
@@ -162,7 +162,7 @@ def measure(job: dict) -> dict:
               'shrunk': getattr(trainer, 'shrunk', None) or []}
     if torch.cuda.is_available(): found['peak_gib'] = round(max(peak * 1e9, torch.cuda.max_memory_reserved()) / GIB, 2)     # the engine's own watch forgets after each validation
     else:
-        from lora_mbpp.models import peak_memory_gb
+        from lora_mbpp.models.loading import peak_memory_gb
         found['peak_gib'] = round(peak_memory_gb() * 1e9 / GIB, 2)
     if job['profile']:
         from torch.profiler import ProfilerActivity, profile
@@ -212,7 +212,7 @@ def main() -> int:
         return 0
     import torch
     from lora_mbpp.core.config import package_versions, resolve
-    from lora_mbpp.models import choose_runtime
+    from lora_mbpp.models.loading import choose_runtime
     from lora_mbpp.plan import config_of, matrix_rate, shape_of
     check_row_options(parser, args)
     scratch = Path(tempfile.mkdtemp(prefix='training_'))

@@ -17,7 +17,7 @@ from .anatomy import norm_table, overlap_table, spectrum_table
 from .core.config import PLAN, Config, UserError, artifacts_folder, group_name, project_root, shown
 from .figures import (figure_atlas, figure_cost, figure_curves, figure_first_steps, figure_flips, figure_forest, figure_forgetting, figure_funnel, figure_ladder,
                                figure_leakage, figure_learning_rates, figure_norms, figure_overlap, figure_pass_by_rank, figure_quality, figure_spectra, save_figure)
-from .models import is_adapter
+from .models.loading import is_adapter
 from .probes import curve_table as quality_table, ladder_table
 from .tables import (atlas_table, by_rank, check_confounds, comparison_table, curve_table, flip_table, forgetting_table, funnel_table, label_of, leakage_table, load_again,
                               load_runs, loss_table, metrics_in, plan_sentence, rate_table, run_table)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import torch
 
 from .core.config import UserError, read_json, shown, write_text
-from .models import require_adapter
+from .models.loading import require_adapter
 
 # %% ../nbs/22_anatomy.ipynb #22-43443646
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from .anatomy import adapter_config
 from .bank import why_not
 from .core.config import UserError, shown
 from .decoding import Answer
-from .models import Runtime, model_path
+from .models.loading import Runtime, model_path
 
 # %% ../nbs/35_backend.ipynb #35-d11d25c0
 def why_no_vllm() -> str | None:

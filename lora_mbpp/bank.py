@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .anatomy import adapter_config, read_factors
 from .core.config import UserError, shown
-from .lean import TOGETHER, dense
+from .models.lora_layers import TOGETHER, dense
 
 # %% ../nbs/33_bank.ipynb #33-0edb63fe
 def why_not(folder: Path | str) -> str | None:

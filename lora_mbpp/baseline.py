@@ -11,7 +11,7 @@ from dataclasses import replace
 from .core.config import Config, run_name
 from .evaluate import evaluate
 from .generation import answers_at_once
-from .models import choose_runtime
+from .models.loading import choose_runtime
 
 # %% ../nbs/01_baseline.ipynb #01-2a04e173
 def run_baseline(cfg: Config) -> dict:

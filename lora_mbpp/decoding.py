@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from .kernel import attend_to_cache, kernel_fits
-from .packing import WAYS, choose_attention, is_plain, packed_row, set_attention
+from .models.packing import WAYS, choose_attention, is_plain, packed_row, set_attention
 
 # %% ../nbs/32_decoding.ipynb #32-f202cbf9
 def mixed(x: torch.Tensor) -> torch.Tensor:

@@ -30,8 +30,11 @@ from .data import load_tasks, parsed, prompt_ids, protocol_of, read_table, rende
 from .backend import Server, common_rank, why_no_vllm
 from .bank import Bank, why_not
 from .generation import Contestant, answers_at_once, completion_nll, extract_code, generate_all, generation_settings, kept_records, mean_nll, quicken_for
-from .lean import fuse_kernels
-from .models import Runtime, choose_runtime, device_info, load_adapter, load_model, load_tokenizer, parameter_counts, peak_memory_gb, require_adapter
+from .models.lora_layers import fuse_kernels
+from lora_mbpp.models.loading import (
+    Runtime, choose_runtime, device_info, load_adapter, load_model, load_tokenizer, parameter_counts, peak_memory_gb,
+    require_adapter,
+)
 from .sandbox.engines import Limits
 from .sandbox.judge import judge_many, require_layers
 

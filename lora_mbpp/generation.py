@@ -30,9 +30,9 @@ from lora_mbpp.core.config import (
 )
 from .data import PROTOCOL, defined_names, encode, parsed, prompt_ids
 from .decoding import Answer, Decoder, Slots, decode, fits_slots, pick, rounded
-from .lean import can_fuse
-from .models import Runtime
-from .packing import WAYS, packed_row, shares
+from .models.lora_layers import can_fuse
+from .models.loading import Runtime
+from .models.packing import WAYS, packed_row, shares
 from .plan import NF4_BYTES, config_of, shape_of
 
 # %% ../nbs/12_generation.ipynb #12-a8c2872b

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .core.config import Config, UserError
-from .lean import PIECE_BYTES, lean_layers
-from .models import model_path, tiny_model
+from .models.lora_layers import PIECE_BYTES, lean_layers
+from .models.loading import model_path, tiny_model
 
 
 import psutil

@@ -24,7 +24,7 @@ from lora_mbpp.core.config import (
 from .data import load_tasks
 from .evaluate import load_for, reference_nll, score, task_means
 from .generation import Contestant, generate_all, generation_settings, mean_nll
-from .models import choose_runtime
+from .models.loading import choose_runtime
 from .sandbox.engines import Limits
 from .sandbox.judge import require_layers
 

@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from .core.config import UserError
-from .lean import fits
+from .models.lora_layers import fits
 
 # %% ../nbs/37_sharding.ipynb #37-frozen
 def plain_weight(base: nn.Module) -> nn.Parameter:

@@ -39,7 +39,7 @@ from lora_mbpp.core.config import (
     project_root, read_json, run_name, sha256_file, shown, stage_parameters, suggest, write_text,
 )
 from .evaluate import answer_all
-from .models import check_gpus
+from .models.loading import check_gpus
 from .tables import load_again, load_runs, plan_sentence
 
 # %% ../nbs/14_sweep.ipynb #14-9b497e17

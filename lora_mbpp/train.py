@@ -32,10 +32,14 @@ from .data import encode, ensure_data, read_training_rows
 from .evaluate import run_info
 from .generation import completion_nll, mean_nll
 from .sandbox.isolation import process_control
-from .lean import can_fuse, checkpoint_layers, fuse_kernels, lean_layers, plain_layers, with_head, without_head
-from .models import (Runtime, check_gpus, choose_runtime, device_info, has_bitsandbytes, is_adapter, load_adapter, load_model, load_tokenizer,
-                              parameter_counts, peak_memory_gb)
-from .packing import choose_attention, set_attention
+from lora_mbpp.models.lora_layers import (
+    can_fuse, checkpoint_layers, fuse_kernels, lean_layers, plain_layers, with_head, without_head,
+)
+from lora_mbpp.models.loading import (
+    Runtime, check_gpus, choose_runtime, device_info, has_bitsandbytes, is_adapter, load_adapter, load_model,
+    load_tokenizer, parameter_counts, peak_memory_gb,
+)
+from .models.packing import choose_attention, set_attention
 from .plan import Flight, Layout, config_of, flight_sentence, hold_to, memory_budget, plan_run
 from .sharding import shard_base
 from .trainer import PackedTrainer, collate, least_budget, only_first_speaks, processes_of, whole_checkpoint

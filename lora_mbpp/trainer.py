@@ -23,9 +23,9 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
 
 from .core.config import UserError, read_json, shown, write_json
-from .lean import answer_loss
-from .models import is_adapter
-from .packing import packed_row, shares
+from .models.lora_layers import answer_loss
+from .models.loading import is_adapter
+from .models.packing import packed_row, shares
 
 # %% ../nbs/31_trainer.ipynb #31-13b3bc29
 def collate(documents: list[dict]) -> dict[str, torch.Tensor]:
@@ -175,7 +175,7 @@ class PackedTrainer(SFTTrainer):
         widest = max(sum(lengths[i] for i in run) for run in shares(lengths, self.row_tokens))
         if widest > max(lengths): self.row_tokens, way = max(max(lengths), widest // 2), 'rows'
         elif not getattr(self, 'recomputes_all', False):
-            from lora_mbpp.lean import checkpoint_layers
+            from lora_mbpp.models.lora_layers import checkpoint_layers
             checkpoint_layers(self.accelerator.unwrap_model(self.model), 10**6)
             self.recomputes_all, way = True, 'all layers recompute their activations'
         else: raise UserError(f'out of memory at step {self.state.global_step + 1} with one row of {max(lengths)} tokens and all activations recomputed ({told}): '

@@ -13,7 +13,7 @@ from lora_mbpp.cli import main
 from lora_mbpp.core.config import complaint, metrics_file, read_json, read_jsonl, resolve, write_json, write_jsonl
 from lora_mbpp.decoding import Answer
 from lora_mbpp.evaluate import answer_all, evaluate
-from lora_mbpp.models import tiny_model, tiny_tokenizer
+from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
 
 with_vllm = pytest.mark.skipif(why_no_vllm() is not None, reason=str(why_no_vllm()))
 

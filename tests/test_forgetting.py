@@ -4,7 +4,7 @@ import torch
 
 from lora_mbpp.core.config import UserError
 from lora_mbpp.forgetting import forgetting_scores, prose, text_nll
-from lora_mbpp.models import tiny_model, tiny_tokenizer
+from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
 
 TOK = tiny_tokenizer()
 

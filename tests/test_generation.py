@@ -13,8 +13,8 @@ from lora_mbpp.data import literal_tasks, prompt_ids
 from lora_mbpp.decoding import fits_slots
 from lora_mbpp.generation import Contestant, answer_batch, completion_nll, extract_code, generate, generate_all, is_complete
 from lora_mbpp.kernel import kernel_difference, triton
-from lora_mbpp.models import tiny_model, tiny_tokenizer
-from lora_mbpp.packing import choose_attention, set_attention
+from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
+from lora_mbpp.models.packing import choose_attention, set_attention
 
 TOK = tiny_tokenizer()
 PROMPTS = [t['prompt'] for t in literal_tasks()] + ['', 'é' * 40, 'a\n' * 60]
