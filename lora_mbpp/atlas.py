@@ -10,7 +10,7 @@ __all__ = ['CLASSES', 'OPEN_ON_CLICK', 'legend', 'mark', 'why', 'program', 'besi
 import html
 from pathlib import Path
 
-from .benchmarks import task_order
+from .tasks.benchmarks import task_order
 from .core.config import UserError, read_jsonl
 from .evaluate import task_means
 from .tables import by_rank, label_of

@@ -31,7 +31,7 @@ from datasketch import MinHash, MinHashLSH
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from .benchmarks import HUMANEVAL_PROTOCOL, as_row, benchmark_of, humaneval_rows, render_humaneval
+from .tasks.benchmarks import HUMANEVAL_PROTOCOL, as_row, benchmark_of, humaneval_rows, render_humaneval
 from lora_mbpp.core.config import (
     Config, UserError, data_folder, fingerprint, parse_lines, read_json, read_jsonl, sha256_file, shown, write_json,
     write_jsonl,

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 
-from .benchmarks import HUMANEVAL_PROTOCOL, compact, completed, task_order, with_preamble
+from .tasks.benchmarks import HUMANEVAL_PROTOCOL, compact, completed, task_order, with_preamble
 from lora_mbpp.core.config import (
     Config, UserError, append_jsonl, artifacts_folder, fingerprint, group_name, in_test, meta_info, metrics_file,
     plan_id, progress, read_json, read_jsonl, repair_tail, shown, update_metrics, write_json, write_jsonl,

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import torch
 
-from .benchmarks import humaneval_rows
+from .tasks.benchmarks import humaneval_rows
 from .core.config import UserError, parse_lines, progress
 from .data import as_task, render_completion
 from .generation import completion_nll, mean_nll, pad_left

@@ -24,7 +24,7 @@ from transformers import DynamicCache
 
 from .backend import Server
 from .bank import Bank, expanded_bytes, quicken
-from .benchmarks import task_order
+from .tasks.benchmarks import task_order
 from lora_mbpp.core.config import (
     Config, UserError, append_jsonl, fingerprint, progress, read_jsonl, repair_tail, sha256_file, shown,
 )

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .benchmarks import task_order
+from .tasks.benchmarks import task_order
 from .core.config import PLAN, UserError, plan_id, read_json, shown
 from .evaluate import FUNNEL, summarise, task_means
 from .statistics import bootstrap_interval, detectable_difference, detectable_mean, estimate, holm, mcnemar_p, pass_estimate, verdict

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from lora_mbpp.sandbox.engines import Limits, choose_engine
-from lora_mbpp.benchmarks import (allclose, apart, benchmark_of, check_plus, compact, hub_test, humaneval_rows, mbpp_arguments, plus_row, preamble_of,
-                                  same_output, task_order, with_preamble)
+from lora_mbpp.tasks.benchmarks import (
+    allclose, apart, benchmark_of, check_plus, compact, hub_test, humaneval_rows, mbpp_arguments, plus_row, preamble_of,
+    same_output, task_order, with_preamble,
+)
 from lora_mbpp.cli import main
 from lora_mbpp.core.config import UserError, complaint, read_json, read_jsonl, resolve
 from lora_mbpp.data import PROTOCOL, all_tasks, load_tasks, normalise_code, prepare, protocol_of, read_table, read_tasks, task_set, with_benchmark
