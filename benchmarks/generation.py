@@ -63,7 +63,7 @@ def write_adapter(model_dir: str, rank: int, folder: Path) -> str:
 def with_generate(model, prompts: list, new: int, batch: int) -> list:
     "Tokens of `generate`, `batch` padded prompts at a time, shortest first"
     import torch
-    from lora_mbpp.generation import pad_left
+    from lora_mbpp.generation.completions import pad_left
     order, found = sorted(range(len(prompts)), key=lambda i: len(prompts[i])), [None] * len(prompts)
     for start in range(0, len(order), batch):
         some = order[start:start + batch]
@@ -85,8 +85,8 @@ def continuously(model, prompts: list, new: int) -> list:
 
 def with_engine(model, prompts: list, new: int, batch: int, bank, adapters: list) -> list:
     "Tokens of this engine; `adapters`: every prompt once for each (-1: none)"
-    from lora_mbpp.decoding import Answer
-    from lora_mbpp.generation import made, waves
+    from lora_mbpp.generation.kv_slots import Answer
+    from lora_mbpp.generation.completions import made, waves
     answers = [Answer(p, new, -1, adapter=a, key=(i, 0)) for a in adapters for i, p in enumerate(prompts)]
     for wave in waves(answers, batch):
         for _ in made(model, PAD, wave, bank=bank): pass
@@ -116,7 +116,7 @@ def with_vllm(job: dict, prompts: list) -> tuple:
 def measure(job: dict) -> dict:
     "One way, in this process"
     import torch
-    from lora_mbpp.bank import Bank, quicken
+    from lora_mbpp.generation.multi_lora import Bank, quicken
     from lora_mbpp.core.config import resolve
     from lora_mbpp.models.lora_layers import fuse_kernels
     from lora_mbpp.models.loading import choose_runtime, load_adapter, load_model, peak_memory_gb

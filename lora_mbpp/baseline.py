@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from .core.config import Config, run_name
 from .evaluate import evaluate
-from .generation import answers_at_once
+from .generation.completions import answers_at_once
 from .models.loading import choose_runtime
 
 # %% ../nbs/01_baseline.ipynb #01-2a04e173

@@ -27,9 +27,12 @@ from lora_mbpp.core.config import (
     plan_id, progress, read_json, read_jsonl, repair_tail, shown, update_metrics, write_json, write_jsonl,
 )
 from .data import load_tasks, parsed, prompt_ids, protocol_of, read_table, render_completion, task_set, with_benchmark
-from .backend import Server, common_rank, why_no_vllm
-from .bank import Bank, why_not
-from .generation import Contestant, answers_at_once, completion_nll, extract_code, generate_all, generation_settings, kept_records, mean_nll, quicken_for
+from .generation.vllm_backend import Server, common_rank, why_no_vllm
+from .generation.multi_lora import Bank, why_not
+from lora_mbpp.generation.completions import (
+    Contestant, answers_at_once, completion_nll, extract_code, generate_all, generation_settings, kept_records,
+    mean_nll, quicken_for,
+)
 from .models.lora_layers import fuse_kernels
 from lora_mbpp.models.loading import (
     Runtime, choose_runtime, device_info, load_adapter, load_model, load_tokenizer, parameter_counts, peak_memory_gb,
@@ -178,7 +181,7 @@ def scores(model, tok, tasks: list[dict], forgetting: bool) -> tuple[dict, dict]
     nll = reference_nll(model, tok, tasks)
     facts = {'reference_nll': mean_nll(nll) if nll else None}
     if forgetting:
-        from lora_mbpp.forgetting import forgetting_scores   # HumanEval's wheel, which others do not need
+        from lora_mbpp.generation.forgetting import forgetting_scores   # HumanEval's wheel, which others do not need
         facts['forgetting'] = forgetting_scores(model, tok)
     return facts, {t['task_id']: score for t, score in zip(tasks, nll)}
 

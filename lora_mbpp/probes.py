@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from .bank import Bank
+from .generation.multi_lora import Bank
 from .anatomy import adapter_config, rungs, truncate
 from lora_mbpp.core.config import (
     Config, UserError, adapter_dir, append_jsonl, artifacts_folder, fingerprint, read_json, read_jsonl, repair_tail,
@@ -23,7 +23,7 @@ from lora_mbpp.core.config import (
 )
 from .data import load_tasks
 from .evaluate import load_for, reference_nll, score, task_means
-from .generation import Contestant, generate_all, generation_settings, mean_nll
+from .generation.completions import Contestant, generate_all, generation_settings, mean_nll
 from .models.loading import choose_runtime
 from .sandbox.engines import Limits
 from .sandbox.judge import require_layers

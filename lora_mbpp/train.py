@@ -30,7 +30,7 @@ from lora_mbpp.core.config import (
 )
 from .data import encode, ensure_data, read_training_rows
 from .evaluate import run_info
-from .generation import completion_nll, mean_nll
+from .generation.completions import completion_nll, mean_nll
 from .sandbox.isolation import process_control
 from lora_mbpp.models.lora_layers import (
     can_fuse, checkpoint_layers, fuse_kernels, lean_layers, plain_layers, with_head, without_head,

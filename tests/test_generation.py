@@ -6,13 +6,15 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from lora_mbpp import generation
-from lora_mbpp.bank import Bank, quicken, why_not
+from lora_mbpp.generation import completions as generation
+from lora_mbpp.generation.multi_lora import Bank, quicken, why_not
 from lora_mbpp.core.config import complaint, fingerprint, read_jsonl
 from lora_mbpp.data import literal_tasks, prompt_ids
-from lora_mbpp.decoding import fits_slots
-from lora_mbpp.generation import Contestant, answer_batch, completion_nll, extract_code, generate, generate_all, is_complete
-from lora_mbpp.kernel import kernel_difference, triton
+from lora_mbpp.generation.kv_slots import fits_slots
+from lora_mbpp.generation.completions import (
+    Contestant, answer_batch, completion_nll, extract_code, generate, generate_all, is_complete,
+)
+from lora_mbpp.generation.decode_kernel import kernel_difference, triton
 from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
 from lora_mbpp.models.packing import choose_attention, set_attention
 
