@@ -47,7 +47,7 @@ def write_adapter(model_dir: str, rank: int, folder: Path) -> str:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig
-    from lora_mbpp.plan import hollow
+    from lora_mbpp.training.memory_plan import hollow
     from safetensors.torch import save_file
     torch.manual_seed(rank)
     model = get_peft_model(hollow(AutoConfig.from_pretrained(model_dir)), LoraConfig(r=rank, lora_alpha=2 * rank, target_modules='all-linear', task_type='CAUSAL_LM'), autocast_adapter_dtype=False)
@@ -120,7 +120,7 @@ def measure(job: dict) -> dict:
     from lora_mbpp.core.config import resolve
     from lora_mbpp.models.lora_layers import fuse_kernels
     from lora_mbpp.models.loading import choose_runtime, load_adapter, load_model, peak_memory_gb
-    from lora_mbpp.plan import hold_to
+    from lora_mbpp.training.memory_plan import hold_to
     prompts = json.loads(Path(job['prompts']).read_text())
     if job['way'] == 'vllm':
         ids, seconds = with_vllm(job, prompts)
@@ -176,7 +176,7 @@ def bandwidth() -> float:
 def limit_of(model_dir: str, batch: int, length: int) -> tuple[float, str]:
     "(new tokens per second that the device could make, what it is reckoned from)"
     import torch
-    from lora_mbpp.plan import config_of, matrix_rate, shape_of
+    from lora_mbpp.training.memory_plan import config_of, matrix_rate, shape_of
     config = config_of(model_dir)
     shape = shape_of(config, torch.bfloat16, False)
     if not torch.cuda.is_available(): return matrix_rate('cpu', 'float32') / (2 * (shape.linear + config.vocab_size * shape.hidden)), 'matrix rate'
@@ -217,7 +217,7 @@ def main() -> int:
         return 0
     import torch
     from lora_mbpp.core.config import package_versions
-    from lora_mbpp.plan import config_of
+    from lora_mbpp.training.memory_plan import config_of
     from training import child, write_model
     scratch = Path(tempfile.mkdtemp(prefix='generation_'))
     model = Path(args.model_dir or scratch/'model')

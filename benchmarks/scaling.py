@@ -27,7 +27,7 @@ def measure(job: dict) -> None:
     from lora_mbpp.core.config import resolve
     from lora_mbpp.models.loading import choose_runtime, load_tokenizer, peak_memory_gb
     from lora_mbpp.train import Watch, make_trainer, planned_model
-    from lora_mbpp.trainer import processes_of
+    from lora_mbpp.training.trainer import processes_of
     if not torch.cuda.is_available(): torch.set_num_threads(job['threads'])
     rows = json.loads(Path(job['rows']).read_text())
     cfg = resolve('mistral-7b', model=job['model'], rank=job['rank'], quantization=job['quantization'], effective_batch=job['batch'], max_steps=job['steps'], sharding=job['sharding'],

@@ -121,7 +121,7 @@ def measure(job: dict) -> dict:
     if job['way'] == 'unsloth': import unsloth      # first: it patches transformers and TRL
     from lora_mbpp.core.config import resolve
     from lora_mbpp.models.loading import choose_runtime, load_model, load_tokenizer
-    from lora_mbpp.plan import hold_to
+    from lora_mbpp.training.memory_plan import hold_to
     from lora_mbpp.train import flight_plan, lora_config, make_trainer, prepare_model, Watch
     rows = json.loads(Path(job['rows']).read_text())
     if job['budget'] and torch.cuda.is_available(): hold_to(job['budget'])
@@ -166,7 +166,7 @@ def measure(job: dict) -> dict:
         found['peak_gib'] = round(peak_memory_gb() * 1e9 / GIB, 2)
     if job['profile']:
         from torch.profiler import ProfilerActivity, profile
-        from lora_mbpp.trainer import collate
+        from lora_mbpp.training.trainer import collate
         batch = collate(rows[:job['batch']])
         batch = {k: v.to(trainer.args.device) for k, v in batch.items()}
         with profile(activities=[ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU]) as p: trainer.training_step(trainer.model, batch)
@@ -213,7 +213,7 @@ def main() -> int:
     import torch
     from lora_mbpp.core.config import package_versions, resolve
     from lora_mbpp.models.loading import choose_runtime
-    from lora_mbpp.plan import config_of, matrix_rate, shape_of
+    from lora_mbpp.training.memory_plan import config_of, matrix_rate, shape_of
     check_row_options(parser, args)
     scratch = Path(tempfile.mkdtemp(prefix='training_'))
     model = Path(args.model_dir or scratch/'model')

@@ -162,7 +162,7 @@ def cmd_plan(args) -> int:
     "Memory, layout, steps, tokens and time of training at each rank, before anything is loaded or run."
     import pandas as pd
 
-    from lora_mbpp.plan import as_table
+    from lora_mbpp.training.memory_plan import as_table
     from lora_mbpp.train import plan_study
     given = given_values(args, 'data', 'train')
     files_named(given)

@@ -40,9 +40,11 @@ from lora_mbpp.models.loading import (
     load_tokenizer, parameter_counts, peak_memory_gb,
 )
 from .models.packing import choose_attention, set_attention
-from .plan import Flight, Layout, config_of, flight_sentence, hold_to, memory_budget, plan_run
-from .sharding import shard_base
-from .trainer import PackedTrainer, collate, least_budget, only_first_speaks, processes_of, whole_checkpoint
+from .training.memory_plan import Flight, Layout, config_of, flight_sentence, hold_to, memory_budget, plan_run
+from .training.sharding import shard_base
+from lora_mbpp.training.trainer import (
+    PackedTrainer, collate, least_budget, only_first_speaks, processes_of, whole_checkpoint,
+)
 
 import torch
 from accelerate import PartialState

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig
 
 from lora_mbpp.core.config import complaint, read_json, resolve
-from lora_mbpp.plan import plan_run
+from lora_mbpp.training.memory_plan import plan_run
 from lora_mbpp.train import train
-from lora_mbpp.trainer import check_cards, share_of
+from lora_mbpp.training.trainer import check_cards, share_of
 
 pytestmark = pytest.mark.skipif(os.name == 'nt', reason='torchrun wants libuv on Windows')
 NUMBERS = dict(preset='test', source='starter', rank=4, max_steps=30, effective_batch=5, train_limit=21, val_limit=4, checkpoint_every=2)

@@ -16,9 +16,9 @@ from lora_mbpp.core.config import complaint, read_json, resolve
 from lora_mbpp.models.loading import choose_runtime, is_adapter, load_model, tiny_model, tiny_tokenizer
 from lora_mbpp.models.lora_layers import answer_loss
 from lora_mbpp.models.packing import packed_row, set_attention
-from lora_mbpp.plan import Layout
+from lora_mbpp.training.memory_plan import Layout
 from lora_mbpp.train import Watch, lora_config, lora_scale, make_trainer, prepare_model, read_rows, train, training_rows
-from lora_mbpp.trainer import PackedTrainer, collate, rows_of
+from lora_mbpp.training.trainer import PackedTrainer, collate, rows_of
 
 
 def adapter(cfg_dir) -> dict:

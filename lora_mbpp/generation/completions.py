@@ -33,7 +33,7 @@ from .kv_slots import Answer, Decoder, Slots, decode, fits_slots, pick, rounded
 from ..models.lora_layers import can_fuse
 from ..models.loading import Runtime
 from ..models.packing import WAYS, packed_row, shares
-from ..plan import NF4_BYTES, config_of, shape_of
+from ..training.memory_plan import NF4_BYTES, config_of, shape_of
 
 # %% ../../nbs/generation/completions.ipynb #12-a8c2872b
 FENCE = re.compile(r'^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)', re.M | re.S)
