@@ -13,14 +13,19 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .anatomy import norm_table, overlap_table, spectrum_table
+from .reporting.adapter_anatomy import norm_table, overlap_table, spectrum_table
 from .core.config import PLAN, Config, UserError, artifacts_folder, group_name, project_root, shown
-from .figures import (figure_atlas, figure_cost, figure_curves, figure_first_steps, figure_flips, figure_forest, figure_forgetting, figure_funnel, figure_ladder,
-                               figure_leakage, figure_learning_rates, figure_norms, figure_overlap, figure_pass_by_rank, figure_quality, figure_spectra, save_figure)
+from lora_mbpp.reporting.figures import (
+    figure_atlas, figure_cost, figure_curves, figure_first_steps, figure_flips, figure_forest, figure_forgetting,
+    figure_funnel, figure_ladder, figure_leakage, figure_learning_rates, figure_norms, figure_overlap,
+    figure_pass_by_rank, figure_quality, figure_spectra, save_figure,
+)
 from .models.loading import is_adapter
-from .probes import curve_table as quality_table, ladder_table
-from .tables import (atlas_table, by_rank, check_confounds, comparison_table, curve_table, flip_table, forgetting_table, funnel_table, label_of, leakage_table, load_again,
-                              load_runs, loss_table, metrics_in, plan_sentence, rate_table, run_table)
+from .reporting.rank_truncation import curve_table as quality_table, ladder_table
+from lora_mbpp.reporting.tables import (
+    atlas_table, by_rank, check_confounds, comparison_table, curve_table, flip_table, forgetting_table, funnel_table,
+    label_of, leakage_table, load_again, load_runs, loss_table, metrics_in, plan_sentence, rate_table, run_table,
+)
 
 # %% ../nbs/04_analysis.ipynb #04-d675b0d5
 UNITS = {'NLL': (1, ' nats', '.3f'), 'pass@1': (100, ' points', '.1f')}

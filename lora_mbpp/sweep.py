@@ -40,7 +40,7 @@ from lora_mbpp.core.config import (
 )
 from .evaluate import answer_all
 from .models.loading import check_gpus
-from .tables import load_again, load_runs, plan_sentence
+from .reporting.tables import load_again, load_runs, plan_sentence
 
 # %% ../nbs/14_sweep.ipynb #14-9b497e17
 @dataclass(frozen=True)

@@ -7,10 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lora_mbpp.anatomy import decompose, effective_rank, left_overlap, norm_table, overlap_table, random_overlap, read_factors, rungs, spectrum_table, truncate
+from lora_mbpp.reporting.adapter_anatomy import (
+    decompose, effective_rank, left_overlap, norm_table, overlap_table, random_overlap, read_factors, rungs,
+    spectrum_table, truncate,
+)
 from lora_mbpp.core.config import complaint, read_json, read_jsonl, resolve, write_jsonl
 from lora_mbpp.models.loading import tiny_model
-from lora_mbpp.probes import curve_table, ladder_table, run_curve, run_ladder
+from lora_mbpp.reporting.rank_truncation import curve_table, ladder_table, run_curve, run_ladder
 from lora_mbpp.train import train
 
 

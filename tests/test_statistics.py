@@ -5,8 +5,13 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from lora_mbpp.core.config import PLAN, UserError, complaint
-from lora_mbpp.statistics import bootstrap_interval, detectable_difference, detectable_mean, estimate, holm, mcnemar_p, mcnemar_power, pass_estimate, verdict
-from lora_mbpp.tables import by_rank, check_confounds, compare, comparison_table, finished, simulated_run, simulated_study
+from lora_mbpp.reporting.statistics import (
+    bootstrap_interval, detectable_difference, detectable_mean, estimate, holm, mcnemar_p, mcnemar_power, pass_estimate,
+    verdict,
+)
+from lora_mbpp.reporting.tables import (
+    by_rank, check_confounds, compare, comparison_table, finished, simulated_run, simulated_study,
+)
 
 MARGIN, STUDIES = PLAN['margins'], 1000
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from ..anatomy import adapter_config, read_factors
+from ..reporting.adapter_anatomy import adapter_config, read_factors
 from ..core.config import UserError, shown
 from ..models.lora_layers import TOGETHER, dense
 

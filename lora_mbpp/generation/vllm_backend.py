@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ..anatomy import adapter_config
+from ..reporting.adapter_anatomy import adapter_config
 from .multi_lora import why_not
 from ..core.config import UserError, shown
 from .kv_slots import Answer
