@@ -155,7 +155,7 @@ def cmd_sweep(args) -> int:
     files_named(given)
     if lrs and 'lr' in given: raise UserError('--lr is one learning rate, --lrs a search: give one of them')
     cfg = resolve(given.pop('preset', 'starter'), **given)
-    from lora_mbpp.sweep import sweep
+    from lora_mbpp.experiments.sweep import sweep
     return 1 if sweep(cfg, ranks, seeds, args.reports_dir, {k: getattr(cfg, k) for k in given}, lrs, args.jobs, args.engine, args.address, args.results_url) else 0
 
 def cmd_plan(args) -> int:
@@ -190,7 +190,7 @@ def scored(record: dict, name: str) -> str:
 
 def cmd_report(args) -> int:
     "HTML pages and index page anew, from the reports that are there."
-    from lora_mbpp.sweep import rebuild
+    from lora_mbpp.experiments.sweep import rebuild
     print(f"\nreports: {shown(rebuild(config_of(args, 'analysis'), args.reports_dir))}")
     return 0
 

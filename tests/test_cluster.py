@@ -32,7 +32,7 @@ def test_what_cannot_be_had_is_a_sentence(tmp_path, ordinary, capsys, monkeypatc
     assert 'add --engine ray' in said('--address', '10.0.0.1:6379')
     (tmp_path/'file').touch()
     assert 'cannot write to' in said('--reports-dir', str(tmp_path/'file'/'reports'))
-    import lora_mbpp.cluster
+    import lora_mbpp.experiments.ray_cluster
     monkeypatch.setattr(lora_mbpp.cluster, 'find_spec', lambda name: None)
     assert 'pip install -e ".[ray]"' in said('--engine', 'ray')
 
@@ -42,7 +42,7 @@ def test_more_cards_than_a_node_has(tmp_path, ordinary, capsys, monkeypatch):
     """Said before anything runs, and the cluster that was started for it is gone."""
     import ray
 
-    import lora_mbpp.cluster
+    import lora_mbpp.experiments.ray_cluster
     def pretend(address=None):
         monkeypatch.setattr(ray, 'nodes', lambda: [{'Alive': True, 'Resources': {'CPU': 8, 'GPU': 2}}, {'Alive': True, 'Resources': {'CPU': 4}}])
         return False
