@@ -109,7 +109,7 @@ def test_no_room_beside_others_is_tried_again(tmp_path, capsys, monkeypatch):
     import time
     from concurrent.futures import ThreadPoolExecutor
 
-    from lora_mbpp.experiments import sweep
+    from lora_mbpp.experiments.sweep import sweep
     running, seen, guard = [], [], threading.Lock()
     def fake(step, nbs, reports, aloud):
         with guard:
@@ -135,7 +135,7 @@ def test_two_that_starve_each_other_are_both_tried_again(tmp_path, capsys, monke
     import threading
     from concurrent.futures import ThreadPoolExecutor
 
-    from lora_mbpp.experiments import sweep
+    from lora_mbpp.experiments.sweep import sweep
     tries, both = [], threading.Barrier(2)
     def fake(step, nbs, reports, aloud):
         tries.append(step.name)
