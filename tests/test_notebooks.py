@@ -13,11 +13,12 @@ from nbdev.test import test_nb as run_notebook
 
 from lora_mbpp.core.config import Config, stage_parameters
 
-NOTEBOOKS = sorted(p for p in (ROOT/'nbs').glob('*.ipynb') if not p.name.startswith(('out_', '.', '_')))
+NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb')
+                   if not p.name.startswith(('out_', '.', '_')) and '.ipynb_checkpoints' not in p.parts)
 STAGES = {'data': '00_data', 'baseline': '01_baseline', 'train': '02_train', 'eval': '03_eval', 'analysis': '04_analysis'}
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT/'nbs').with_suffix('').as_posix())
 def test_notebook_runs(path, monkeypatch):
     monkeypatch.setenv('IN_TEST', '1')
     passed, _ = run_notebook(path, skip_flags=['gpu'])
@@ -32,7 +33,7 @@ def test_parameters_cell_matches_config(stage):
     assert all(p['help'] for p in found.values())
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT/'nbs').with_suffix('').as_posix())
 def test_notebook_is_clean(path):
     """No machine's path, no execution counts, cell ids present, explicit imports, small outputs."""
     nb = json.loads(path.read_text(encoding='utf-8'))
@@ -65,8 +66,9 @@ def nbdev(copy, command):
 
 
 def same_modules(copy):
-    names = [p.name for p in (ROOT/'lora_mbpp').glob('*.py')]
-    assert [n for n in names if (ROOT/'lora_mbpp'/n).read_text(encoding='utf-8') != (copy/'lora_mbpp'/n).read_text(encoding='utf-8')] == []
+    def modules(root): return {p.relative_to(root).as_posix(): p.read_text(encoding='utf-8') for p in (root/'lora_mbpp').rglob('*.py')}
+    here, there = modules(ROOT), modules(copy)
+    assert here.keys() == there.keys() and [name for name in here if here[name] != there[name]] == []
 
 
 def test_export_and_clean_change_nothing(copy):
@@ -75,7 +77,7 @@ def test_export_and_clean_change_nothing(copy):
     same_modules(copy)
     assert not (copy/'pyproject.toml').exists()
     for path in NOTEBOOKS:
-        assert (copy/'nbs'/path.name).read_text(encoding='utf-8') == path.read_text(encoding='utf-8'), f'{path.name}: run nbdev_clean'
+        assert (copy/path.relative_to(ROOT)).read_text(encoding='utf-8') == path.read_text(encoding='utf-8'), f'{path.name}: run nbdev_clean'
 
 
 def run_papermill(copy, *arguments):
@@ -104,7 +106,7 @@ def test_papermill_refuses_a_misspelled_parameter(copy):
 
 
 def test_every_exported_function_is_documented():
-    for module in (ROOT/'lora_mbpp').glob('[a-z]*.py'):
+    for module in (ROOT/'lora_mbpp').rglob('[a-z]*.py'):
         tree = ast.parse(module.read_text(encoding='utf-8'))
         bare = [n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_') and not ast.get_docstring(n)]
         assert not bare, f'{module.name}: {bare}'

@@ -136,7 +136,7 @@ def check_parameters(step: Step, nbs: Path) -> None:
 
 def notebooks_folder() -> Path:
     "The folder of the stage notebooks: `nbs/` of the project. Raises `UserError` when it is not there."
-    for root in (project_root(), Path(__file__).resolve().parent.parent if '__file__' in globals() else project_root()):
+    for root in (project_root(), Path(__file__).resolve().parents[2] if '__file__' in globals() else project_root()):
         if (root/'nbs'/'00_data.ipynb').exists(): return root/'nbs'
     raise UserError('cannot find the stage notebooks: run inside the project folder, installed with pip install -e .')
 
