@@ -216,7 +216,7 @@ def main() -> int:
         print(json.dumps({'figures': measure(json.loads(args.child))}))
         return 0
     import torch
-    from lora_mbpp.core.config import package_versions
+    from lora_mbpp.core.environment import package_versions
     from lora_mbpp.training.memory_plan import config_of
     from training import child, write_model
     scratch = Path(tempfile.mkdtemp(prefix='generation_'))

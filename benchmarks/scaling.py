@@ -79,7 +79,7 @@ def main() -> int:
         measure(json.loads(args.child))
         return 0
     import torch
-    from lora_mbpp.core.config import package_versions
+    from lora_mbpp.core.environment import package_versions
     check_row_options(parser, args)
     cards = torch.cuda.device_count()
     if cards and max(args.processes) > cards: parser.error(f'--processes {max(args.processes)}: there are {cards} CUDA cards')

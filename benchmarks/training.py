@@ -211,7 +211,8 @@ def main() -> int:
         print(json.dumps({'figures': measure(job)}))
         return 0
     import torch
-    from lora_mbpp.core.config import package_versions, resolve
+    from lora_mbpp.core.config import resolve
+    from lora_mbpp.core.environment import package_versions
     from lora_mbpp.models.loading import choose_runtime
     from lora_mbpp.training.memory_plan import config_of, matrix_rate, shape_of
     check_row_options(parser, args)

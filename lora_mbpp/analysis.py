@@ -14,7 +14,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .reporting.adapter_anatomy import norm_table, overlap_table, spectrum_table
-from .core.config import PLAN, Config, UserError, artifacts_folder, group_name, project_root, shown
+from .core.config import Config
+from .core.errors import UserError
+from .core.files import project_root, shown
+from .core.runs import PLAN, artifacts_folder, group_name
 from lora_mbpp.reporting.figures import (
     figure_atlas, figure_cost, figure_curves, figure_first_steps, figure_flips, figure_forest, figure_forgetting,
     figure_funnel, figure_ladder, figure_leakage, figure_learning_rates, figure_norms, figure_overlap,

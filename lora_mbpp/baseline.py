@@ -8,7 +8,8 @@ __all__ = ['run_baseline', 'run_again', 'baseline_of']
 # %% ../nbs/01_baseline.ipynb #01-e9c46f1f
 from dataclasses import replace
 
-from .core.config import Config, run_name
+from .core.config import Config
+from .core.runs import run_name
 from .evaluate import evaluate
 from .generation.completions import answers_at_once
 from .models.loading import choose_runtime

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import yaml
 
-from lora_mbpp.core.config import (
-    Config, UserError, adapter_dir, data_folder, metrics_file, resolve, run_name, shown, stage_parameters, suggest,
-)
+from .core.config import Config, resolve, stage_parameters
+from .core.errors import UserError, suggest
+from .core.files import shown
+from .core.runs import adapter_dir, data_folder, metrics_file, run_name
 
 # %% ../nbs/cli.ipynb #15-f64c8553
 def option_help(parameter) -> str:

@@ -32,10 +32,12 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from .tasks.benchmarks import HUMANEVAL_PROTOCOL, as_row, benchmark_of, humaneval_rows, render_humaneval
-from lora_mbpp.core.config import (
-    Config, UserError, data_folder, fingerprint, parse_lines, read_json, read_jsonl, sha256_file, shown, write_json,
-    write_jsonl,
+from .core.config import Config
+from .core.errors import UserError
+from lora_mbpp.core.files import (
+    fingerprint, parse_lines, read_json, read_jsonl, sha256_file, shown, write_json, write_jsonl,
 )
+from .core.runs import data_folder
 
 # %% ../nbs/00_data.ipynb #00-071ab3e7
 def read_table(path: Path | str) -> list[dict]:

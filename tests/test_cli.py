@@ -9,7 +9,8 @@ import yaml
 from conftest import ROOT
 
 from lora_mbpp.cli import build_parser, main
-from lora_mbpp.core.config import read_json, read_jsonl, resolve
+from lora_mbpp.core.config import resolve
+from lora_mbpp.core.files import read_json, read_jsonl
 
 SEED_OPTIONS = {'data': ['--out-dir', '--train-ratio', '--val-ratio', '--test-ratio', '--mbpp-file', '--codealpaca-file'],
                 'baseline': ['--model', '--mbpp-file', '--out-file'], 'train': ['--config', '--train-file', '--val-file', '--output-dir', '--merge'],

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from lora_mbpp.cli import main
-from lora_mbpp.core.config import read_json, resolve
+from lora_mbpp.core.config import resolve
+from lora_mbpp.core.files import read_json
 
 needs_ray = pytest.mark.skipif(not find_spec('ray') or os.name == 'nt', reason='Ray is not installed: pip install -e ".[ray]"')
 
@@ -106,7 +107,7 @@ sys.exit(len(failed))
 def test_six_runs_over_three_nodes_one_of_which_dies(tmp_path, ordinary, whole):
     """All results are there, equal to those made in this process; of a whole sweep they are copied where they were wanted."""
     from lora_mbpp.evaluate import evaluate
-    from lora_mbpp.core.config import adapter_dir
+    from lora_mbpp.core.runs import adapter_dir
     from lora_mbpp.train import train
     def command(address):
         if not whole: return [sys.executable, '-c', TRAININGS, str(tmp_path), address]

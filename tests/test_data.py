@@ -5,7 +5,9 @@ import json
 
 import pytest
 
-from lora_mbpp.core.config import UserError, complaint, fingerprint, read_json, read_jsonl, resolve
+from lora_mbpp.core.config import resolve
+from lora_mbpp.core.errors import UserError, complaint
+from lora_mbpp.core.files import fingerprint, read_json, read_jsonl
 from lora_mbpp.data import as_instruction, near_duplicates, prepare, read_table, read_tasks, similar_programs, split_by_hash, starter_tasks, with_neighbours
 from lora_mbpp.models.loading import Wheel, fetch_wheel
 from lora_mbpp.sandbox.judge import judge_many

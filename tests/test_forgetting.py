@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from lora_mbpp.core.config import UserError
+from lora_mbpp.core.errors import UserError
 from lora_mbpp.generation.forgetting import forgetting_scores, prose, text_nll
 from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
 

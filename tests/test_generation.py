@@ -8,7 +8,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from lora_mbpp.generation import completions as generation
 from lora_mbpp.generation.multi_lora import Bank, quicken, why_not
-from lora_mbpp.core.config import complaint, fingerprint, read_jsonl
+from lora_mbpp.core.errors import complaint
+from lora_mbpp.core.files import fingerprint, read_jsonl
 from lora_mbpp.data import literal_tasks, prompt_ids
 from lora_mbpp.generation.kv_slots import fits_slots
 from lora_mbpp.generation.completions import (

@@ -11,7 +11,9 @@ from lora_mbpp.reporting.adapter_anatomy import (
     decompose, effective_rank, left_overlap, norm_table, overlap_table, random_overlap, read_factors, rungs,
     spectrum_table, truncate,
 )
-from lora_mbpp.core.config import complaint, read_json, read_jsonl, resolve, write_jsonl
+from lora_mbpp.core.config import resolve
+from lora_mbpp.core.errors import complaint
+from lora_mbpp.core.files import read_json, read_jsonl, write_jsonl
 from lora_mbpp.models.loading import tiny_model
 from lora_mbpp.reporting.rank_truncation import curve_table, ladder_table, run_curve, run_ladder
 from lora_mbpp.train import train

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaConfig
 
-from lora_mbpp.core.config import complaint, read_json, resolve
+from lora_mbpp.core.config import resolve
+from lora_mbpp.core.errors import complaint
+from lora_mbpp.core.files import read_json
 from lora_mbpp.training.memory_plan import plan_run
 from lora_mbpp.train import train
 from lora_mbpp.training.trainer import check_cards, share_of

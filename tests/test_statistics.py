@@ -4,7 +4,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from lora_mbpp.core.config import PLAN, UserError, complaint
+from lora_mbpp.core.errors import UserError, complaint
+from lora_mbpp.core.runs import PLAN
 from lora_mbpp.reporting.statistics import (
     bootstrap_interval, detectable_difference, detectable_mean, estimate, holm, mcnemar_p, mcnemar_power, pass_estimate,
     verdict,

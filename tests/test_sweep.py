@@ -5,7 +5,7 @@ import nbformat
 import pytest
 
 from lora_mbpp.cli import main
-from lora_mbpp.core.config import read_json, write_json
+from lora_mbpp.core.files import read_json, write_json
 
 
 @pytest.fixture(scope='module')

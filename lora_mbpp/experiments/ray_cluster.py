@@ -12,7 +12,7 @@ from concurrent.futures import Executor, Future
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..core.config import UserError
+from ..core.errors import UserError
 
 # %% ../../nbs/experiments/ray_cluster.ipynb #36-1ba529f0
 def require_ray() -> None:

@@ -34,10 +34,11 @@ from matplotlib.figure import Figure
 from torch.cuda import device_count
 
 from ..analysis import answer, headline, readable, result_figures, sentences, unit_of
-from lora_mbpp.core.config import (
-    Config, UserError, adapter_dir, artifacts_folder, data_folder, fingerprint, group_name, in_test, metrics_file,
-    project_root, read_json, run_name, sha256_file, shown, stage_parameters, suggest, write_text,
-)
+from ..core.config import Config, stage_parameters
+from ..core.environment import in_test
+from ..core.errors import UserError, suggest
+from ..core.files import fingerprint, project_root, read_json, sha256_file, shown, write_text
+from ..core.runs import adapter_dir, artifacts_folder, data_folder, group_name, metrics_file, run_name
 from ..evaluate import answer_all
 from ..models.loading import check_gpus
 from ..reporting.tables import load_again, load_runs, plan_sentence

@@ -25,9 +25,10 @@ from transformers import DynamicCache
 from .vllm_backend import Server
 from .multi_lora import Bank, expanded_bytes, quicken
 from ..tasks.benchmarks import task_order
-from lora_mbpp.core.config import (
-    Config, UserError, append_jsonl, fingerprint, progress, read_jsonl, repair_tail, sha256_file, shown,
-)
+from ..core.config import Config
+from ..core.environment import progress
+from ..core.errors import UserError
+from ..core.files import append_jsonl, fingerprint, read_jsonl, repair_tail, sha256_file, shown
 from ..data import PROTOCOL, defined_names, encode, parsed, prompt_ids
 from .kv_slots import Answer, Decoder, Slots, decode, fits_slots, pick, rounded
 from ..models.lora_layers import can_fuse

@@ -11,7 +11,9 @@ from importlib.resources import files
 import torch
 
 from ..tasks.benchmarks import humaneval_rows
-from ..core.config import UserError, parse_lines, progress
+from ..core.environment import progress
+from ..core.errors import UserError
+from ..core.files import parse_lines
 from ..data import as_task, render_completion
 from .completions import completion_nll, mean_nll, pad_left
 

@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from ..reporting.adapter_anatomy import adapter_config, read_factors
-from ..core.config import UserError, shown
+from ..core.errors import UserError
+from ..core.files import shown
 from ..models.lora_layers import TOGETHER, dense
 
 # %% ../../nbs/generation/multi_lora.ipynb #33-0edb63fe

@@ -16,7 +16,8 @@ import torch
 
 from ..reporting.adapter_anatomy import adapter_config
 from .multi_lora import why_not
-from ..core.config import UserError, shown
+from ..core.errors import UserError
+from ..core.files import shown
 from .kv_slots import Answer
 from ..models.loading import Runtime, model_path
 

@@ -27,7 +27,9 @@ from transformers import (AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsA
                           PreTrainedTokenizerFast)
 from transformers.utils import logging as transformers_logging
 
-from ..core.config import Config, UserError, cache_dir, sha256_file, shown
+from ..core.config import Config
+from ..core.errors import UserError
+from ..core.files import cache_dir, sha256_file, shown
 from .packing import choose_attention, set_attention
 
 # %% ../../nbs/models/loading.ipynb #11-9e3e391f

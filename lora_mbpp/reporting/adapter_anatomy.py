@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 import torch
 
-from ..core.config import UserError, read_json, shown, write_text
+from ..core.errors import UserError
+from ..core.files import read_json, shown, write_text
 from ..models.loading import require_adapter
 
 # %% ../../nbs/reporting/adapter_anatomy.ipynb #22-43443646

@@ -17,10 +17,10 @@ import torch
 
 from ..generation.multi_lora import Bank
 from .adapter_anatomy import adapter_config, rungs, truncate
-from lora_mbpp.core.config import (
-    Config, UserError, adapter_dir, append_jsonl, artifacts_folder, fingerprint, read_json, read_jsonl, repair_tail,
-    run_name, sha256_file, shown,
-)
+from ..core.config import Config
+from ..core.errors import UserError
+from ..core.files import append_jsonl, fingerprint, read_json, read_jsonl, repair_tail, sha256_file, shown
+from ..core.runs import adapter_dir, artifacts_folder, run_name
 from ..data import load_tasks
 from ..evaluate import load_for, reference_nll, score, task_means
 from ..generation.completions import Contestant, generate_all, generation_settings, mean_nll

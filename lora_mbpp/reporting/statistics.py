@@ -17,7 +17,7 @@ from scipy.stats import binom, bootstrap, t as student_t
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from ..core.config import PLAN
+from ..core.runs import PLAN
 
 # %% ../../nbs/reporting/statistics.ipynb #21-91b92ebe
 def mcnemar_p(gained: int, lost: int) -> float:

@@ -19,7 +19,9 @@ import numpy as np
 import pandas as pd
 
 from ..tasks.benchmarks import task_order
-from ..core.config import PLAN, UserError, plan_id, read_json, shown
+from ..core.errors import UserError
+from ..core.files import read_json, shown
+from ..core.runs import PLAN, plan_id
 from ..evaluate import FUNNEL, summarise, task_means
 from lora_mbpp.reporting.statistics import (
     bootstrap_interval, detectable_difference, detectable_mean, estimate, holm, mcnemar_p, pass_estimate, verdict,

@@ -11,7 +11,8 @@ import html
 from pathlib import Path
 
 from ..tasks.benchmarks import task_order
-from ..core.config import UserError, read_jsonl
+from ..core.errors import UserError
+from ..core.files import read_jsonl
 from ..evaluate import task_means
 from .tables import by_rank, label_of
 

@@ -446,7 +446,7 @@ def snapshot(quiet: bool = False) -> Path:
     "The file with the prepared WebAssembly interpreter, made if need be. Raises EngineError"
     try: release = version('pyeryx')
     except PackageNotFoundError: raise EngineError('it needs the package pyeryx and Python 3.12 or newer: pip install -e ".[wasm]"') from None
-    from lora_mbpp.core.config import cache_dir, fingerprint
+    from lora_mbpp.core.files import cache_dir, fingerprint
     text = inspect.getsource(guest) + GUEST_LINES
     path = cache_dir()/f'wasm-{release}-{fingerprint([text, WASM_PRELOAD, sys.platform, os.uname().machine if hasattr(os, "uname") else ""])}.bin'
     if path.exists(): return path

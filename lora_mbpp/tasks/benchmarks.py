@@ -20,7 +20,7 @@ import zlib
 from copy import deepcopy
 from types import SimpleNamespace
 
-from ..core.config import UserError
+from ..core.errors import UserError
 
 # %% ../../nbs/tasks/benchmarks.ipynb #16-f8d65531
 HUMANEVAL_PROTOCOL = 'humaneval-v1'

@@ -13,7 +13,8 @@ import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from ..core.config import Config, UserError
+from ..core.config import Config
+from ..core.errors import UserError
 from ..models.lora_layers import PIECE_BYTES, lean_layers
 from ..models.loading import model_path, tiny_model
 

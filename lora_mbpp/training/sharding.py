@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from ..core.config import UserError
+from ..core.errors import UserError
 from ..models.lora_layers import fits
 
 # %% ../../nbs/training/sharding.ipynb #37-frozen

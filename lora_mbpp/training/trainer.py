@@ -22,7 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
 
-from ..core.config import UserError, read_json, shown, write_json
+from ..core.errors import UserError
+from ..core.files import read_json, shown, write_json
 from ..models.lora_layers import answer_loss
 from ..models.loading import is_adapter
 from ..models.packing import packed_row, shares
