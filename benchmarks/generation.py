@@ -47,10 +47,10 @@ def write_adapter(model_dir: str, rank: int, folder: Path) -> str:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig
-    from lora_mbpp.training.memory_plan import hollow
+    from lora_mbpp.training.memory_plan import meta_model
     from safetensors.torch import save_file
     torch.manual_seed(rank)
-    model = get_peft_model(hollow(AutoConfig.from_pretrained(model_dir)), LoraConfig(r=rank, lora_alpha=2 * rank, target_modules='all-linear', task_type='CAUSAL_LM'), autocast_adapter_dtype=False)
+    model = get_peft_model(meta_model(AutoConfig.from_pretrained(model_dir)), LoraConfig(r=rank, lora_alpha=2 * rank, target_modules='all-linear', task_type='CAUSAL_LM'), autocast_adapter_dtype=False)
     def values(p): return torch.randn(p.shape) * 0.02
     folder.mkdir(parents=True)
     save_file({n.replace('.default', ''): values(p) for n, p in model.named_parameters() if 'lora_' in n}, folder/'adapter_model.safetensors')
@@ -85,10 +85,10 @@ def continuously(model, prompts: list, new: int) -> list:
 
 def with_engine(model, prompts: list, new: int, batch: int, bank, adapters: list) -> list:
     "Tokens of this engine; `adapters`: every prompt once for each (-1: none)"
-    from lora_mbpp.generation.kv_slots import Answer
-    from lora_mbpp.generation.completions import made, waves
-    answers = [Answer(p, new, -1, adapter=a, key=(i, 0)) for a in adapters for i, p in enumerate(prompts)]
-    for wave in waves(answers, batch):
+    from lora_mbpp.generation.kv_slots import Completion
+    from lora_mbpp.generation.completions import made, length_buckets
+    answers = [Completion(p, new, -1, adapter=a, key=(i, 0)) for a in adapters for i, p in enumerate(prompts)]
+    for wave in length_buckets(answers, batch):
         for _ in made(model, PAD, wave, bank=bank): pass
     return [a.ids for a in answers]
 
@@ -116,7 +116,7 @@ def with_vllm(job: dict, prompts: list) -> tuple:
 def measure(job: dict) -> dict:
     "One way, in this process"
     import torch
-    from lora_mbpp.generation.multi_lora import Bank, quicken
+    from lora_mbpp.generation.multi_lora import MultiLoRA, prepare_for_decoding
     from lora_mbpp.core.config import resolve
     from lora_mbpp.models.lora_layers import fuse_kernels
     from lora_mbpp.models.loading import choose_runtime, load_adapter, load_model, peak_memory_gb
@@ -132,8 +132,8 @@ def measure(job: dict) -> dict:
     model, bank, found = load_model(cfg.model, runtime), None, {}
     if job['way'] == 'engine':
         if cuda: found['kernels'] = fuse_kernels(model)
-        quicken(model, job['expand'])
-        bank = Bank(model, job['adapters']) if job['adapters'] else None
+        prepare_for_decoding(model, job['expand'])
+        bank = MultiLoRA(model, job['adapters']) if job['adapters'] else None
     else:
         model.set_attn_implementation('sdpa')
         if job['adapters']:

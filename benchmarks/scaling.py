@@ -26,7 +26,7 @@ def measure(job: dict) -> None:
     from accelerate.utils import gather_object
     from lora_mbpp.core.config import resolve
     from lora_mbpp.models.loading import choose_runtime, load_tokenizer, peak_memory_gb
-    from lora_mbpp.train import Watch, make_trainer, planned_model
+    from lora_mbpp.train import TrainingMonitor, make_trainer, planned_model
     from lora_mbpp.training.trainer import processes_of
     if not torch.cuda.is_available(): torch.set_num_threads(job['threads'])
     rows = json.loads(Path(job['rows']).read_text())
@@ -35,7 +35,7 @@ def measure(job: dict) -> None:
     runtime = choose_runtime(cfg)
     state, tok, folder = processes_of(runtime.device), load_tokenizer(cfg.model), Path(tempfile.mkdtemp())
     flight, model, how = planned_model(cfg, runtime, state, rows)
-    watch, own = Timed(), Watch(tok, [])
+    watch, own = Timed(), TrainingMonitor(tok, [])
     trainer = make_trainer(cfg, runtime, model, tok, rows, own, folder, flight.layout)
     trainer.add_callback(watch)
     trainer.args.logging_steps, trainer.args.train_sampling_strategy, trainer.args.save_strategy = 1, 'sequential', 'no'

@@ -122,7 +122,7 @@ def measure(job: dict) -> dict:
     from lora_mbpp.core.config import resolve
     from lora_mbpp.models.loading import choose_runtime, load_model, load_tokenizer
     from lora_mbpp.training.memory_plan import hold_to
-    from lora_mbpp.train import flight_plan, lora_config, make_trainer, prepare_model, Watch
+    from lora_mbpp.train import plan_this_run, lora_config, make_trainer, prepare_model, TrainingMonitor
     rows = json.loads(Path(job['rows']).read_text())
     if job['budget'] and torch.cuda.is_available(): hold_to(job['budget'])
     cfg = resolve('mistral-7b', model=job['model'], rank=job['rank'], quantization=job['quantization'], dtype=job['dtype'], effective_batch=job['batch'], max_steps=job['steps'], row_tokens=job['row_tokens'],
@@ -130,13 +130,13 @@ def measure(job: dict) -> dict:
     runtime, folder = choose_runtime(cfg), Path(tempfile.mkdtemp())
     tok, found, flight = load_tokenizer(cfg.model), {}, None
     if job['way'] == 'engine':
-        flight = flight_plan(cfg, runtime, rows)
+        flight = plan_this_run(cfg, runtime, rows)
         model, found['how'] = prepare_model(cfg, runtime, load_model(cfg.model, runtime))
         found |= {'forecast_gib': round(flight.layout.memory['total'], 2), 'row_tokens': flight.layout.row_tokens, 'recomputed': flight.layout.recomputed, 'forecast_minutes': flight.minutes}
     elif job['way'] == 'unsloth': model, tok = with_unsloth(cfg, runtime)
     else: model = get_peft_model(load_model(cfg.model, runtime), lora_config(cfg))
     def run(steps, batch, some):
-        watch, own = Timed(), Watch(tok, [])
+        watch, own = Timed(), TrainingMonitor(tok, [])
         if job['way'] == 'engine':
             from dataclasses import replace
             trainer = make_trainer(replace(cfg, max_steps=steps, effective_batch=batch), runtime, model, tok, some, own, folder, flight.layout)

@@ -17,17 +17,17 @@ from .reporting.adapter_anatomy import norm_table, overlap_table, spectrum_table
 from .core.config import Config
 from .core.errors import UserError
 from .core.files import project_root, shown
-from .core.runs import PLAN, artifacts_folder, group_name
+from .core.runs import PREREGISTRATION, artifacts_folder, group_name
 from lora_mbpp.reporting.figures import (
     figure_atlas, figure_cost, figure_curves, figure_first_steps, figure_flips, figure_forest, figure_forgetting,
-    figure_funnel, figure_ladder, figure_leakage, figure_learning_rates, figure_norms, figure_overlap,
+    figure_funnel, figure_rank_truncation, figure_leakage, figure_learning_rates, figure_norms, figure_overlap,
     figure_pass_by_rank, figure_quality, figure_spectra, save_figure,
 )
 from .models.loading import is_adapter
-from .reporting.rank_truncation import curve_table as quality_table, ladder_table
+from .reporting.rank_truncation import curve_table as quality_table, truncation_table
 from lora_mbpp.reporting.tables import (
     atlas_table, by_rank, check_confounds, comparison_table, curve_table, flip_table, forgetting_table, funnel_table,
-    label_of, leakage_table, load_again, load_runs, loss_table, metrics_in, plan_sentence, rate_table, run_table,
+    label_of, leakage_table, load_repeated_baseline, load_runs, loss_table, metrics_in, preregistration_sentence, rate_table, run_table,
 )
 
 # %% ../nbs/04_analysis.ipynb #04-d675b0d5
@@ -74,7 +74,7 @@ def finding(rows: list[dict], endpoint: str, what: str) -> str:
     parts = []
     for kind in ('better', 'worse', 'equivalent', 'inconclusive'):
         mine = [row for row in rows if kind_of(row) == kind]
-        within = f' within {amount(PLAN["margins"][endpoint], endpoint)}{UNITS[endpoint][1]}' if kind == 'equivalent' else ''
+        within = f' within {amount(PREREGISTRATION["margins"][endpoint], endpoint)}{UNITS[endpoint][1]}' if kind == 'equivalent' else ''
         if mine: parts.append(f"{kind}{within} " + (f'in all {len(rows)} comparisons' if len(mine) == len(rows) > 1 else named(mine) if len(mine) <= 3 else f'in {len(mine)} of {len(rows)}') + f' ({spread(mine, endpoint)})')
     return f"{endpoint} {what}: {'; '.join(parts)}"
 
@@ -85,7 +85,7 @@ def answer(runs: list[dict], again: dict | None = None) -> str:
     found = [finding(kind, endpoint, what) + '.' for endpoint in dict.fromkeys(row['endpoint'] for row in rows)
              for what, kind in (('against the untouched model', [r for r in rows if r['a'] == 'base' and r['endpoint'] == endpoint]), ('between ranks', [r for r in rows if r['a'] != 'base' and r['endpoint'] == endpoint])) if kind]
     seeds = min(row['seeds'] for row in rows)
-    if seeds < PLAN['seeds']: found.append(f"With {seeds} seed{'s' if seeds > 1 else ''} a rank these are verdicts on single adapters: what looks like the rank may be the seed, and {PLAN['seeds']} seeds are needed to tell.")
+    if seeds < PREREGISTRATION['seeds']: found.append(f"With {seeds} seed{'s' if seeds > 1 else ''} a rank these are verdicts on single adapters: what looks like the rank may be the seed, and {PREREGISTRATION['seeds']} seeds are needed to tell.")
     return ' '.join(found)
 
 # %% ../nbs/04_analysis.ipynb #04-934bf9ab
@@ -139,11 +139,11 @@ def result_figures(runs: list[dict], again: dict | None = None) -> dict[str, Fig
 # %% ../nbs/04_analysis.ipynb #04-abe56c91
 def probe_figures(folder: Path, preset: str, runs: list[dict]) -> dict[str, Figure]:
     "Figures of the learning-rate search, the rank ladder and the snapshots, where those were made."
-    rates, ladder, quality, found = rate_table(folder, preset), ladder_table(folder), quality_table(folder), {}
+    rates, ladder, quality, found = rate_table(folder, preset), truncation_table(folder), quality_table(folder), {}
     mine = {run['run_info']['run'] for run in runs}
     ladder, quality = (table[table.run.isin(mine)] for table in (ladder, quality))
     if len(rates) and rates.groupby('rank').lr.nunique().max() > 1: found['learning_rates'] = figure_learning_rates(rates)
-    if len(ladder): found['ladder'] = figure_ladder(ladder, run_table(runs).rename(columns={'pass@1': 'pass_at_1'}))
+    if len(ladder): found['ladder'] = figure_rank_truncation(ladder, run_table(runs).rename(columns={'pass@1': 'pass_at_1'}))
     if len(quality): found['quality'] = figure_quality(quality)
     return found
 

@@ -175,14 +175,14 @@ def cmd_plan(args) -> int:
 
 def cmd_ladder(args) -> int:
     "Cut a trained adapter to every smaller rank by its singular values, and score each rung."
-    from lora_mbpp.reporting.rank_truncation import run_ladder
-    for record in run_ladder(config_of(args, 'eval'), passes=args.passes): print(scored(record, f"rank {record['rank']} of {record['of']}"))
+    from lora_mbpp.reporting.rank_truncation import run_rank_truncation
+    for record in run_rank_truncation(config_of(args, 'eval'), passes=args.passes): print(scored(record, f"rank {record['rank']} of {record['of']}"))
     return 0
 
 def cmd_curve(args) -> int:
     "Score the snapshots that a run kept on its way."
-    from lora_mbpp.reporting.rank_truncation import run_curve
-    for record in run_curve(config_of(args, 'eval'), passes=args.passes): print(scored(record, f"step {record['step']}, {record['target_tokens']:,} target tokens"))
+    from lora_mbpp.reporting.rank_truncation import score_snapshots
+    for record in score_snapshots(config_of(args, 'eval'), passes=args.passes): print(scored(record, f"step {record['step']}, {record['target_tokens']:,} target tokens"))
     return 0
 
 def scored(record: dict, name: str) -> str:

@@ -6,9 +6,9 @@
 __all__ = ['FUNNEL', 'PER_TASK', 'as_job', 'verdict_fields', 'failing_assert', 'result_key', 'judging', 'score', 'stages_passed',
            'funnel', 'pass_at_k', 'wilson', 'task_means', 'passes_at', 'summarise', 'per_task', 'comparison_settings',
            'finished_evaluation', 'trained_as', 'run_info', 'reference_nll', 'scores', 'described', 'evaluate',
-           'load_for', 'serve', 'answers_file', 'answer_all', 'answer_apart', 'seconds_before', 'forget_answers',
-           'write_results', 'sample_task', 'sample_code', 'read_samples', 'evaluate_samples', 'self_check',
-           'self_check_lines']
+           'load_for', 'serve', 'completions_file', 'generate_for_runs', 'generate_in_own_process', 'seconds_before',
+           'remove_completions', 'write_results', 'sample_task', 'sample_code', 'read_samples', 'evaluate_samples',
+           'self_check', 'self_check_lines']
 
 # %% ../nbs/03_eval.ipynb #03-36b1b9f7
 import multiprocessing
@@ -28,13 +28,13 @@ from .core.errors import UserError
 from lora_mbpp.core.files import (
     append_jsonl, fingerprint, read_json, read_jsonl, repair_tail, shown, write_json, write_jsonl,
 )
-from .core.runs import artifacts_folder, group_name, metrics_file, plan_id, update_metrics
+from .core.runs import artifacts_folder, group_name, metrics_file, preregistration_id, update_metrics
 from .data import load_tasks, parsed, prompt_ids, protocol_of, read_table, render_completion, task_set, with_benchmark
-from .generation.vllm_backend import Server, common_rank, why_no_vllm
-from .generation.multi_lora import Bank, why_not
+from .generation.vllm_backend import VLLMServer, common_rank, vllm_unsupported_reason
+from .generation.multi_lora import MultiLoRA, unsupported_reason
 from lora_mbpp.generation.completions import (
-    Contestant, answers_at_once, completion_nll, extract_code, generate_all, generation_settings, kept_records,
-    mean_nll, quicken_for,
+    GenerationRun, completions_at_once, completion_nll, extract_code, generate_all, generation_settings, kept_records,
+    mean_nll, prepare_model_for_decoding,
 )
 from .models.lora_layers import fuse_kernels
 from lora_mbpp.models.loading import (
@@ -206,19 +206,19 @@ def evaluate(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'ba
     if not cfg.overwrite and (metrics := finished_evaluation(path, settings, generation['adapter'])):
         print(f'{run} is evaluated already: {shown(path)}')
         return write_results(cfg, run, metrics)
-    if cfg.overwrite: forget_answers(cfg, run)
+    if cfg.overwrite: remove_completions(cfg, run)
     print(f'{run}: {runtime.reason}', flush=True)
-    if cfg.decoder == 'vllm': answer_apart(cfg, run, adapter, generation, len(tasks) * cfg.n_samples)
+    if cfg.decoder == 'vllm': generate_in_own_process(cfg, run, adapter, generation, len(tasks) * cfg.n_samples)
     model, tok, bank = load_for(cfg, runtime, [adapter] if adapter else [])
     started = time.perf_counter()
-    contestant = Contestant(run, answers_file(cfg, run, adapter), generation, 0 if bank else -1)
-    records = generate_all(model, tok, tasks, [contestant], cfg.n_samples, cfg.temperature, bank)[run]
+    generation_run = GenerationRun(run, completions_file(cfg, run, adapter), generation, 0 if bank else -1)
+    records = generate_all(model, tok, tasks, [generation_run], cfg.n_samples, cfg.temperature, bank)[run]
     generated = time.perf_counter()
     results = score(records, tasks, metrics_file(cfg, run, '.results.jsonl'), limits, layers)
     judged = time.perf_counter()
     if bank: bank.choose(torch.tensor(0, device=model.device))
     facts, nll = scores(model, tok, tasks, cfg.forgetting)
-    info = {**summarise(results, tasks), **facts, 'settings': settings, 'plan': plan_id(), 'adapter': generation['adapter'], 'sandbox': layers,
+    info = {**summarise(results, tasks), **facts, 'settings': settings, 'plan': preregistration_id(), 'adapter': generation['adapter'], 'sandbox': layers,
             'new_tokens': sum(r['n_tokens'] for r in records), 'parameters': parameter_counts(model)[1],
             'seconds': {'generation': round(generated - started + seconds_before(path, generation), 1), 'programs': round(judged - generated, 1), 'references': round(time.perf_counter() - judged, 1)},
             'peak_memory_gb': round(peak_memory_gb(), 2), 'per_task': per_task(described(results, tasks, nll))}
@@ -231,29 +231,29 @@ def load_for(cfg: Config, runtime: Runtime, adapters: list[Path]):
     "Model, tokenizer and bank of plain LoRA adapters; no bank, and PEFT's own model, for a single adapter of another kind, or for none."
     tok, model = load_tokenizer(cfg.model), load_model(cfg.model, runtime)
     fused = [fuse_kernels(model)] if runtime.device == 'cuda' else []
-    if other := next((why for adapter in adapters if (why := why_not(adapter))), None):
+    if other := next((why for adapter in adapters if (why := unsupported_reason(adapter))), None):
         print(f'{other}: computed by PEFT')
         return load_adapter(model, adapters[0]), tok, None
-    if done := [*fused, quicken_for(model, cfg, runtime)]: print(', '.join(filter(None, done)))
-    return model, tok, Bank(model, adapters) if adapters else None
+    if done := [*fused, prepare_model_for_decoding(model, cfg, runtime)]: print(', '.join(filter(None, done)))
+    return model, tok, MultiLoRA(model, adapters) if adapters else None
 
 def serve(cfg: Config, runtime: Runtime, adapters: list[Path], tasks: list[dict]):
-    "What `load_for` gives, with a vLLM `Server` as the model and its adapters in it."
+    "What `load_for` gives, with a vLLM `VLLMServer` as the model and its adapters in it."
     tok = load_tokenizer(cfg.model)
     longest = max(len(prompt_ids(tok, t['prompt'])) for t in tasks)
-    return Server(cfg.model, runtime, adapters, longest + cfg.max_new_tokens + 1, answers_at_once(cfg, runtime)), tok, None
+    return VLLMServer(cfg.model, runtime, adapters, longest + cfg.max_new_tokens + 1, completions_at_once(cfg, runtime)), tok, None
 
-def answers_file(cfg: Config, run: str, adapter: Path | None) -> Path:
+def completions_file(cfg: Config, run: str, adapter: Path | None) -> Path:
     "Where the answers of a run go."
     return Path(cfg.out_file) if cfg.out_file and not adapter else metrics_file(cfg, run, '.generations.jsonl')
 
-def answer_all(cfg: Config, runs: dict[str, Path | None]) -> int:
+def generate_for_runs(cfg: Config, runs: dict[str, Path | None]) -> int:
     "Answers of several runs (name: adapter, None for the untouched model) in one pass over one loaded model, each in its own file, where `evaluate` finds them. Adapters that are no plain LoRA are left to it. Returns the number of runs."
     cfg = with_benchmark(cfg)
     tasks, runtime = load_tasks(cfg), choose_runtime(cfg)
-    adapters = [a for a in runs.values() if a and not why_not(require_adapter(a))]
+    adapters = [a for a in runs.values() if a and not unsupported_reason(require_adapter(a))]
     alone = cfg if len(runs) == 1 else replace(cfg, out_file=None)
-    together = [Contestant(run, answers_file(alone, run, a), {**generation_settings(cfg, runtime, a), 'protocol': protocol_of(tasks)}, adapters.index(a) if a else -1)
+    together = [GenerationRun(run, completions_file(alone, run, a), {**generation_settings(cfg, runtime, a), 'protocol': protocol_of(tasks)}, adapters.index(a) if a else -1)
                 for run, a in runs.items() if a is None or a in adapters]
     if not together: return 0
     if len(runs) > 1: print(f'{len(together)} runs in one pass: {runtime.reason}')
@@ -261,18 +261,18 @@ def answer_all(cfg: Config, runs: dict[str, Path | None]) -> int:
     started = time.perf_counter()
     try: generate_all(model, tok, tasks, together, cfg.n_samples, cfg.temperature, bank)
     finally:
-        if isinstance(model, Server): model.close()
+        if isinstance(model, VLLMServer): model.close()
     seconds = round((time.perf_counter() - started) / len(together), 1)
     for c in together: update_metrics(metrics_file(cfg, c.run), answers_info={'settings': fingerprint(c.settings), 'runs': len(together), 'seconds_a_run': seconds})
     return len(together)
 
-def answer_apart(cfg: Config, run: str, adapter: Path | None, settings: dict, wanted: int) -> None:
-    "`answer_all` for one run in a process of its own, unless its `wanted` answers are there; then the card is free again. Raises `UserError` when they do not come."
-    path = answers_file(cfg, run, adapter)
+def generate_in_own_process(cfg: Config, run: str, adapter: Path | None, settings: dict, wanted: int) -> None:
+    "`generate_for_runs` for one run in a process of its own, unless its `wanted` answers are there; then the card is free again. Raises `UserError` when they do not come."
+    path = completions_file(cfg, run, adapter)
     if len(kept_records(path, fingerprint(settings))) >= wanted: return
-    if why := why_no_vllm(): raise UserError(why)
+    if why := vllm_unsupported_reason(): raise UserError(why)
     if adapter: common_rank([adapter])
-    worker = multiprocessing.get_context('spawn').Process(target=answer_all, args=(cfg, {run: adapter}))
+    worker = multiprocessing.get_context('spawn').Process(target=generate_for_runs, args=(cfg, {run: adapter}))
     worker.start()
     worker.join()
     if worker.exitcode: raise UserError(f'vLLM did not make the answers of {run} (status {worker.exitcode}; its own words are above, or in the terminal): start again to continue, or use --decoder slots')
@@ -282,7 +282,7 @@ def seconds_before(path: Path, settings: dict) -> float:
     info = read_json(path).get('answers_info', {}) if path.exists() else {}
     return info['seconds_a_run'] if info.get('settings') == fingerprint(settings) else 0.0
 
-def forget_answers(cfg: Config, run: str) -> None:
+def remove_completions(cfg: Config, run: str) -> None:
     "Remove the answers and results of a run that is to be evaluated anew."
     for suffix in ('.generations.jsonl', '.results.jsonl'): metrics_file(cfg, run, suffix).unlink(missing_ok=True)
     if cfg.out_file and not cfg.out_file.endswith('.json'): Path(cfg.out_file).unlink(missing_ok=True)

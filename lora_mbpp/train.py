@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PEFT_METHODS', 'NOT_FINITE', 'NOT_IDENTITY', 'USUAL', 'lora_scale', 'lora_config', 'nested_start', 'training_rows',
            'usable_optimizer', 'optimizer_steps', 'trainer_arguments', 'save_peft', 'pissa_start', 'keep_snapshot',
-           'count_targets', 'Watch', 'history', 'identity', 'clear_run', 'check_identity', 'prepare_model',
+           'count_targets', 'TrainingMonitor', 'history', 'identity', 'clear_run', 'check_identity', 'prepare_model',
            'make_trainer', 'fit', 'save_adapter', 'train_facts', 'end_with_parent', 'launch', 'read_rows', 'train',
-           'train_once', 'flight_plan', 'study_lengths', 'plan_study', 'planned_model', 'train_adapter',
+           'train_once', 'plan_this_run', 'study_lengths', 'plan_study', 'planned_model', 'train_adapter',
            'merge_adapter']
 
 # %% ../nbs/02_train.ipynb #02-796e6e8f
@@ -34,14 +34,14 @@ from .evaluate import run_info
 from .generation.completions import completion_nll, mean_nll
 from .sandbox.isolation import process_control
 from lora_mbpp.models.lora_layers import (
-    can_fuse, checkpoint_layers, fuse_kernels, lean_layers, plain_layers, with_head, without_head,
+    fused_kernels_unsupported_reason, checkpoint_layers, fuse_kernels, fuse_lora_layers, unfuse_lora_layers, attach_lm_head, detach_lm_head,
 )
 from lora_mbpp.models.loading import (
     Runtime, check_gpus, choose_runtime, device_info, has_bitsandbytes, is_adapter, load_adapter, load_model,
     load_tokenizer, parameter_counts, peak_memory_gb,
 )
 from .models.packing import choose_attention, set_attention
-from .training.memory_plan import Flight, Layout, config_of, flight_sentence, hold_to, memory_budget, plan_run
+from .training.memory_plan import RunPlan, Layout, config_of, run_plan_sentence, hold_to, memory_budget, plan_run
 from .training.sharding import shard_base
 from lora_mbpp.training.trainer import (
     PackedTrainer, collate, least_budget, only_first_speaks, processes_of, whole_checkpoint,
@@ -146,7 +146,7 @@ def count_targets(folder: Path, target_tokens: int) -> None:
 NOT_FINITE = ('the {what} of step {step} is not finite: stopped before it spoils the adapter. A learning rate that is too high does this most often: '
               'try --lr {lower:.2g} (and --overwrite true)')
 
-class Watch(TrainerCallback):
+class TrainingMonitor(TrainerCallback):
     "Progress bar, validation NLL (nats a token) into the trainer's history, and the time spent so far."
     def __init__(self, tok, validation: list[tuple[str, str]], snapshots: Path | None = None, how_many: int = 0):
         self.tok, self.validation, self.bar, self.seen = tok, validation, None, []
@@ -196,9 +196,9 @@ class Watch(TrainerCallback):
     def validate(self, state, model):
         if not self.validation: return
         model.eval()
-        swapped = with_head(model)
+        swapped = attach_lm_head(model)
         nll = mean_nll(completion_nll(model, self.tok, self.validation, label='validation'))
-        if swapped: without_head(model)
+        if swapped: detach_lm_head(model)
         model.train()
         state.log_history.append({'step': state.global_step, 'val_nll': nll})
 
@@ -246,17 +246,17 @@ def prepare_model(cfg: Config, runtime: Runtime, model, shared: bool = False) ->
     for parameter in model.parameters():
         if parameter.requires_grad: parameter.data = parameter.data.float()
     adapted = sum(isinstance(m, LoraLayer) for m in model.modules())
-    lean = lean_layers(model)
-    if lean < adapted: plain_layers(model)
+    lean = fuse_lora_layers(model)
+    if lean < adapted: unfuse_lora_layers(model)
     set_attention(model, way)
     if shared:
         shard_base(model, runtime.device)
         kernels = fuse_kernels(model.get_base_model())
-    head = without_head(model)
+    head = detach_lm_head(model)
     return model, [f'attention: {way}, {reason}', f'{adapted} adapted layers: ' + ('lean' if lean == adapted else f"PEFT's own, slower (method {cfg.method})"), kernels,
                    'head: answers only, in pieces' if head else "head: the model's own, answers only"]
 
-def make_trainer(cfg: Config, runtime: Runtime, model: PeftModel, tok, encoded: list[dict], watch: Watch, folder: Path, layout: Layout) -> PackedTrainer:
+def make_trainer(cfg: Config, runtime: Runtime, model: PeftModel, tok, encoded: list[dict], watch: TrainingMonitor, folder: Path, layout: Layout) -> PackedTrainer:
     "A trainer of a prepared `model` whose steps are laid out by `layout`."
     lean = all('forward' in m.__dict__ for m in model.modules() if isinstance(m, LoraLayer))
     trainer = PackedTrainer(model=model, args=trainer_arguments(cfg, runtime, folder, len(encoded), lean), train_dataset=Dataset.from_list(encoded),
@@ -284,7 +284,7 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     for name in ('checkpoints', 'start'): shutil.rmtree(folder/name, ignore_errors=True)
 
 # %% ../nbs/02_train.ipynb #02-ce0898dc
-def train_facts(cfg: Config, trainer: PackedTrainer, encoded: list[dict], too_long: list[str], flight: Flight, how: list[str], peak: float) -> dict:
+def train_facts(cfg: Config, trainer: PackedTrainer, encoded: list[dict], too_long: list[str], flight: RunPlan, how: list[str], peak: float) -> dict:
     "`train_info` of the metrics: curves, counts, time, memory, and the plan beside what came of it."
     losses, validation = history(trainer.state.log_history)
     seconds = max(e['elapsed'] for e in trainer.state.log_history if 'elapsed' in e)
@@ -357,10 +357,10 @@ def train_once(cfg: Config, runtime: Runtime, state: PartialState, rows: list[di
     return metrics
 
 # %% ../nbs/02_train.ipynb #02-44317a9c
-def flight_plan(cfg: Config, runtime: Runtime, encoded: list[dict], processes: int = 1, budget: float | None = None) -> Flight:
+def plan_this_run(cfg: Config, runtime: Runtime, encoded: list[dict], processes: int = 1, budget: float | None = None) -> RunPlan:
     "What this run will take, before anything is loaded. Raises `UserError` when it cannot fit."
     lengths, targets = [len(r['input_ids']) for r in encoded], sum(sum(t != -100 for t in r['labels']) for r in encoded)
-    return plan_run(cfg, config_of(cfg.model), lengths, targets, runtime.device, runtime.dtype, runtime.quantization == 'nf4', can_fuse(runtime.device) is None, optimizer_steps(cfg, len(encoded)), processes=processes, budget=budget)
+    return plan_run(cfg, config_of(cfg.model), lengths, targets, runtime.device, runtime.dtype, runtime.quantization == 'nf4', fused_kernels_unsupported_reason(runtime.device) is None, optimizer_steps(cfg, len(encoded)), processes=processes, budget=budget)
 
 USUAL = [76] * 240 + [110] * 960 + [138] * 1920 + [165] * 960 + [200] * 480 + [300] * 216 + [599] * 24     # MBPP-train and the Python items of CodeAlpaca-20k: tokens of 4,800 rows
 
@@ -375,23 +375,23 @@ def study_lengths(cfg: Config) -> tuple[list[int], int, str]:
         return lengths, sum(lengths) // 2, f'{len(lengths)} rows as long as those of MBPP and CodeAlpaca, since the data themselves cannot be read here ({str(error)[:100]} ...)'
     return [len(r['input_ids']) for r in encoded], sum(sum(t != -100 for t in r['labels']) for r in encoded), f'{len(encoded)} training rows'
 
-def plan_study(cfg: Config, ranks: list[int]) -> tuple[list[Flight], str]:
+def plan_study(cfg: Config, ranks: list[int]) -> tuple[list[RunPlan], str]:
     "(flights of all ranks, what they rest on). With `vram` and no CUDA device here it plans for such a card elsewhere, with bfloat16, NF4 unless refused, and fused kernels."
     lengths, targets, basis = study_lengths(cfg)
     elsewhere = cfg.vram is not None and not torch.cuda.is_available()
     if elsewhere: device, dtype, nf4, fused = 'cuda', 'bfloat16' if cfg.dtype in ('auto', 'float32') else cfg.dtype, cfg.quantization != 'none', True
     else:
         runtime = choose_runtime(cfg)
-        device, dtype, nf4, fused = runtime.device, runtime.dtype, runtime.quantization == 'nf4', can_fuse(runtime.device) is None
+        device, dtype, nf4, fused = runtime.device, runtime.dtype, runtime.quantization == 'nf4', fused_kernels_unsupported_reason(runtime.device) is None
     config, steps = config_of(cfg.model), optimizer_steps(cfg, len(lengths))
     flights = [plan_run(replace(cfg, rank=rank), config, lengths, targets, device, dtype, nf4, fused, steps, here=not elsewhere, processes=cfg.gpus or 1) for rank in ranks]
     where = f'a card of {cfg.vram:g} GB that is not in this machine' if elsewhere else 'this machine'
     return flights, f"{basis}; {where}; {'NF4' if nf4 else dtype} base, {dtype} computation"
 
-def planned_model(cfg: Config, runtime: Runtime, state: PartialState, encoded: list[dict]) -> tuple[Flight, PeftModel, list[str]]:
+def planned_model(cfg: Config, runtime: Runtime, state: PartialState, encoded: list[dict]) -> tuple[RunPlan, PeftModel, list[str]]:
     "(plan on which all processes agree, the model laid out by it and ready to train, sentences that say how); says both. Raises `UserError` when it cannot fit."
-    flight = flight_plan(cfg, runtime, encoded, state.num_processes, least_budget(state, memory_budget(cfg.vram, runtime.device)))
-    print(flight_sentence(flight))
+    flight = plan_this_run(cfg, runtime, encoded, state.num_processes, least_budget(state, memory_budget(cfg.vram, runtime.device)))
+    print(run_plan_sentence(flight))
     if cfg.vram and runtime.device == 'cuda': hold_to(flight.layout.budget)
     shared = flight.layout.pieces > 1
     model, how = prepare_model(cfg, runtime, load_model(cfg.model, replace(runtime, device='cpu') if shared else runtime), shared)
@@ -406,10 +406,10 @@ def train_adapter(cfg: Config, runtime: Runtime, state: PartialState, rows: list
     if not encoded: raise UserError(f'no training row fits into {cfg.max_length} tokens; raise --max-length')
     flight, model, how = planned_model(cfg, runtime, state, encoded)
     if cfg.method == 'pissa': model.pissa_start = pissa_start(model, folder/'start')
-    watch = Watch(tok, [(r['prompt'], r['completion']) for r in validation], folder/'snapshots', cfg.snapshots or 0)
+    watch = TrainingMonitor(tok, [(r['prompt'], r['completion']) for r in validation], folder/'snapshots', cfg.snapshots or 0)
     trainer = make_trainer(cfg, runtime, model, tok, encoded, watch, folder, flight.layout)
     fit(trainer, folder)
-    with_head(trainer.model)
+    attach_lm_head(trainer.model)
     if state.is_main_process: save_adapter(trainer.model, folder)
     facts = train_facts(cfg, trainer, encoded, too_long, flight, how, watch.peak)
     if state.is_main_process: count_targets(folder, facts['target_tokens'])

@@ -8,17 +8,17 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_mbpp.generation import vllm_backend as backend
-from lora_mbpp.generation.vllm_backend import Server, common_rank, why_no_vllm
+from lora_mbpp.generation.vllm_backend import VLLMServer, common_rank, vllm_unsupported_reason
 from lora_mbpp.cli import main
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json, read_jsonl, write_json, write_jsonl
 from lora_mbpp.core.runs import metrics_file
-from lora_mbpp.generation.kv_slots import Answer
-from lora_mbpp.evaluate import answer_all, evaluate
+from lora_mbpp.generation.kv_slots import Completion
+from lora_mbpp.evaluate import generate_for_runs, evaluate
 from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
 
-with_vllm = pytest.mark.skipif(why_no_vllm() is not None, reason=str(why_no_vllm()))
+with_vllm = pytest.mark.skipif(vllm_unsupported_reason() is not None, reason=str(vllm_unsupported_reason()))
 
 
 def adapter(model, folder, rank, **more):
@@ -55,11 +55,11 @@ class Engine:
 
 
 def test_an_answer_that_has_ended_is_called_off(monkeypatch):
-    server = Server.__new__(Server)
+    server = VLLMServer.__new__(VLLMServer)
     server.engine = Engine()
-    monkeypatch.setattr(Server, 'ask', lambda self, name, answer, temperature: self.engine.texts.update({name: []}))
-    answers = [Answer([1], 3, -1, key=(i, 0), ended=(lambda ids: 'fence' if len(ids) == 5 else None) if i else None) for i in range(2)]
-    answers.append(Answer([1], 9, -1, key=(2, 0)))
+    monkeypatch.setattr(VLLMServer, 'ask', lambda self, name, answer, temperature: self.engine.texts.update({name: []}))
+    answers = [Completion([1], 3, -1, key=(i, 0), ended=(lambda ids: 'fence' if len(ids) == 5 else None) if i else None) for i in range(2)]
+    answers.append(Completion([1], 9, -1, key=(2, 0)))
     answers[2].reason = 'eos'       # there already
     answers[1].most = 9
     order = [[a.key[0] for a in some] for some in server.endings(answers)]
@@ -94,7 +94,7 @@ def test_its_greedy_tokens_are_ours(study):
     """Base and two adapters, all in one pass of each decoder."""
     place, adapters = study
     runs = {'base': None, **adapters}
-    for decoder in ('slots', 'vllm'): assert answer_all(config(place, decoder), runs) == 3
+    for decoder in ('slots', 'vllm'): assert generate_for_runs(config(place, decoder), runs) == 3
     for run in runs: assert texts(config(place, 'vllm'), run) == texts(config(place, 'slots'), run)
     assert len({tuple(texts(config(place, 'slots'), run).values()) for run in runs}) == 3
 

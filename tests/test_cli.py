@@ -87,9 +87,9 @@ def test_config_file_typo_is_named(capsys, tmp_path):
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full, a disk that is always full')
 def test_full_disk(capsys, tmp_path, monkeypatch):
-    import lora_mbpp.core.config as config
-    real = config.open if hasattr(config, 'open') else open
-    monkeypatch.setattr(config, 'open', lambda path, *a, **k: real('/dev/full' if str(path).endswith('.tmp') else path, *a, **k), raising=False)
+    import lora_mbpp.core.files as files
+    real = open
+    monkeypatch.setattr(files, 'open', lambda path, *a, **k: real('/dev/full' if str(path).endswith('.tmp') else path, *a, **k), raising=False)
     said = refused(capsys, 'data', '--out-dir', str(tmp_path/'data'))
     assert 'No space left' in said and 'cannot write' in said and not list((tmp_path/'data').glob('*.jsonl'))
 

@@ -89,15 +89,15 @@ def three_nodes_lose_one(log, command):
 TRAININGS = """
 import sys
 from pathlib import Path
-from lora_mbpp.cluster import RayExecutor
-from lora_mbpp.config import resolve
-from lora_mbpp.sweep import Crew, cards_wanted, in_place, notebooks_folder, plan
+from lora_mbpp.experiments.ray_cluster import RayExecutor
+from lora_mbpp.core.config import resolve
+from lora_mbpp.experiments.sweep import ReportScheduler, gpus_wanted, in_place, notebooks_folder, study_steps
 given = dict(data_dir=sys.argv[1] + '/data', artifacts_dir=sys.argv[1] + '/artifacts', max_steps=12, checkpoint_every=2)
 cfg, failed = in_place(resolve('test', **given)), {}
 reports = Path(sys.argv[1])/'reports'
 reports.mkdir()
-steps = [step for step in plan(cfg, [2, 3], [0, 1, 2], given) if step.name.startswith(('00', '02'))]
-with RayExecutor(sys.argv[2], cards_wanted) as workers: Crew(workers, len(steps), workers.places).carry_out(steps, notebooks_folder(), reports, failed)
+steps = [step for step in study_steps(cfg, [2, 3], [0, 1, 2], given) if step.name.startswith(('00', '02'))]
+with RayExecutor(sys.argv[2], gpus_wanted) as workers: ReportScheduler(workers, len(steps), workers.places).carry_out(steps, notebooks_folder(), reports, failed)
 sys.exit(len(failed))
 """
 

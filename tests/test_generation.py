@@ -7,13 +7,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from lora_mbpp.generation import completions as generation
-from lora_mbpp.generation.multi_lora import Bank, quicken, why_not
+from lora_mbpp.generation.multi_lora import MultiLoRA, prepare_for_decoding, unsupported_reason
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import fingerprint, read_jsonl
 from lora_mbpp.data import literal_tasks, prompt_ids
-from lora_mbpp.generation.kv_slots import fits_slots
+from lora_mbpp.generation.kv_slots import supports_kv_slots
 from lora_mbpp.generation.completions import (
-    Contestant, answer_batch, completion_nll, extract_code, generate, generate_all, is_complete,
+    GenerationRun, answer_batch, completion_nll, extract_code, generate, generate_all, is_complete,
 )
 from lora_mbpp.generation.decode_kernel import kernel_difference, triton
 from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
@@ -120,11 +120,11 @@ def test_out_of_memory_halves_the_batch(tmp_path, monkeypatch, capsys):
     """Batches of more than two rows do not fit: the same answers in halves; one row that does not fit is a sentence."""
     model, tasks, room = eager_to_stop(1), literal_tasks(), {'rows': 6}
     def texts(name): return [r['text'] for r in generate(model, TOK, tasks, tmp_path/name, 'x', {'protocol': 'p', 'batch_size': 6, 'max_new_tokens': 30})]
-    wanted, whole = texts('a'), generation.Slots
+    wanted, whole = texts('a'), generation.KVSlots
     def tight(config, n, *args):
         if n > room['rows']: raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
         return whole(config, n, *args)
-    monkeypatch.setattr(generation, 'Slots', tight)
+    monkeypatch.setattr(generation, 'KVSlots', tight)
     room['rows'] = 2
     assert texts('b') == wanted and '2 answers at a time' in capsys.readouterr().out
     room['rows'] = 0
@@ -134,10 +134,10 @@ def test_out_of_memory_halves_the_batch(tmp_path, monkeypatch, capsys):
 def test_a_very_long_prompt_is_batched_apart():
     """One prompt of thousands of tokens must not pad a whole batch to its length."""
     tasks = [{'task_id': i, 'prompt': 'word ' * n, 'entry_point': None} for i, n in enumerate([20] * 5 + [90] * 3 + [200, 210, 900])]
-    found = generation.waves([generation.as_answer(TOK, t, 100) for t in tasks], 100)
+    found = generation.length_buckets([generation.as_completion(TOK, t, 100) for t in tasks], 100)
     assert [sorted(a.key[0] for a in wave.answers) for wave in found] == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9], [10]]
     assert [wave.n for wave in found] == [8, 8, 8] and all(wave.length >= max(len(a.prompt) + a.most for a in wave.answers) for wave in found)
-    many = generation.waves([generation.as_answer(TOK, {**t, 'task_id': t['task_id'] + 100 * n}, 100) for t in tasks for n in range(20)], 100)
+    many = generation.length_buckets([generation.as_completion(TOK, {**t, 'task_id': t['task_id'] + 100 * n}, 100) for t in tasks for n in range(20)], 100)
     assert many[0].n == 100 and all(1 <= wave.n and wave.n * wave.length <= 100 * many[0].length for wave in many)
 
 
@@ -175,10 +175,10 @@ def adapters(tmp_path_factory):
 def contest(folder, seed, adapters, size, tasks, quick=True, samples=1, temperature=0.0, runs=None):
     """Texts of base and adapters, made in one pass."""
     model = eager_to_stop(seed)
-    if quick: quicken(model)
-    bank = Bank(model, adapters)
+    if quick: prepare_for_decoding(model)
+    bank = MultiLoRA(model, adapters)
     settings = {'protocol': 'p', 'batch_size': size, 'max_new_tokens': 25}
-    wanted = [Contestant(f'run{i}', folder/f'{i}.jsonl', {**settings, 'adapter': i}, i) for i in (runs or range(-1, len(adapters)))]
+    wanted = [GenerationRun(f'run{i}', folder/f'{i}.jsonl', {**settings, 'adapter': i}, i) for i in (runs or range(-1, len(adapters)))]
     found = generate_all(model, TOK, tasks, wanted, samples, temperature, bank)
     return {run: [r['text'] for r in records] for run, records in found.items()}
 
@@ -199,13 +199,13 @@ def test_one_adapter_after_another(tmp_path, adapters, device):
     tasks = [{'task_id': i, 'prompt': 'word ' * n, 'entry_point': None} for i, n in enumerate([20, 31, 42, 90, 200, 210, 700])]
     settings, items = {'protocol': 'p', 'batch_size': 4, 'max_new_tokens': 25}, [(t['prompt'], 'x' * 30) for t in tasks]
     def texts(bank, numbers, name):
-        found = generate_all(model, TOK, tasks, [Contestant(f'run{i}', tmp_path/f'{name}{i}.jsonl', {**settings, 'adapter': i}, i) for i in numbers], bank=bank)
+        found = generate_all(model, TOK, tasks, [GenerationRun(f'run{i}', tmp_path/f'{name}{i}.jsonl', {**settings, 'adapter': i}, i) for i in numbers], bank=bank)
         return [[r['text'] for r in records] for records in found.values()]
-    together, nll = Bank(model, adapters), set()
+    together, nll = MultiLoRA(model, adapters), set()
     expected = texts(together, range(3), 'all')
     together.close()
     for i, one in enumerate(adapters):
-        bank = Bank(model, [one])
+        bank = MultiLoRA(model, [one])
         bank.choose(torch.tensor(0, device=device))
         nll.add(sum(s['nll'] for s in completion_nll(model, TOK, items)))
         assert texts(bank, [0], f'alone{i}-') == [expected[i]]
@@ -234,8 +234,8 @@ def test_samples_of_several_adapters(tmp_path, adapters):
 def test_a_bank_leaves_the_model_as_it_was(adapters):
     model, ids = eager_to_stop(1), torch.arange(3, 60)[None]
     before = model(ids).logits
-    quicken(model)
-    bank = Bank(model, adapters)
+    prepare_for_decoding(model)
+    bank = MultiLoRA(model, adapters)
     bank.choose(torch.tensor(1))
     assert (model(ids).logits - before).abs().max() > 1e-3
     bank.close()
@@ -244,13 +244,13 @@ def test_a_bank_leaves_the_model_as_it_was(adapters):
 
 def test_adapters_of_another_model_are_a_sentence(tmp_path, adapters):
     big = LlamaForCausalLM(LlamaConfig(vocab_size=259, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1))
-    assert 'is for another model' in complaint(Bank, big, adapters)
+    assert 'is for another model' in complaint(MultiLoRA, big, adapters)
 
 
 @pytest.mark.parametrize('more, why', [({'use_dora': True}, 'use_dora'), ({'rank_pattern': {'q_proj': 2}}, 'rank_pattern'), ({'init_lora_weights': 'pissa'}, 'changes the base'), ({'init_lora_weights': 'gaussian'}, None), ({'bias': 'lora_only'}, 'biases')])
 def test_what_a_bank_does_not_hold(tmp_path, more, why):
     adapter(tmp_path/'x', 2, 0, **more)
-    found = why_not(tmp_path/'x')
+    found = unsupported_reason(tmp_path/'x')
     assert found is None if why is None else why in found
 
 
@@ -262,10 +262,10 @@ def test_long_and_short_prompts_in_few_slots():
 
 
 def test_models_without_ordinary_attention_take_the_padded_way(monkeypatch):
-    monkeypatch.setattr(generation, 'Slots', None)      # not to be touched
+    monkeypatch.setattr(generation, 'KVSlots', None)      # not to be touched
     torch.manual_seed(0)
     model = MistralForCausalLM(MistralConfig(vocab_size=259, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8, sliding_window=8, pad_token_id=0, eos_token_id=2)).eval()
-    assert not fits_slots(model.config, 100) and fits_slots(tiny_model().config, 100)
+    assert not supports_kv_slots(model.config, 100) and supports_kv_slots(tiny_model().config, 100)
     assert [a['text'] for a in answer_batch(model, TOK, PROMPTS, [None] * len(PROMPTS), 30)] == [TOK.decode(plain(model, p, 30), skip_special_tokens=True) for p in PROMPTS]
 
 

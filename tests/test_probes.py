@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file
 
 from lora_mbpp.reporting.adapter_anatomy import (
-    decompose, effective_rank, left_overlap, norm_table, overlap_table, random_overlap, read_factors, rungs,
+    decompose, effective_rank, left_overlap, norm_table, overlap_table, random_overlap, read_factors, truncation_ranks,
     spectrum_table, truncate,
 )
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json, read_jsonl, write_jsonl
 from lora_mbpp.models.loading import tiny_model
-from lora_mbpp.reporting.rank_truncation import curve_table, ladder_table, run_curve, run_ladder
+from lora_mbpp.reporting.rank_truncation import curve_table, truncation_table, score_snapshots, run_rank_truncation
 from lora_mbpp.train import train
 
 
@@ -82,21 +82,21 @@ def test_what_is_no_adapter_gets_a_sentence(tmp_path):
     (folder/'adapter_config.json').write_text(json.dumps(config))
     (folder/'adapter_model.safetensors').write_bytes(b'torn')
     assert 'cannot be read' in complaint(read_factors, folder)
-    assert rungs(1) == [1] and rungs(32) == [1, 2, 4, 8, 16, 32] and rungs(12)[-1] == 12
+    assert truncation_ranks(1) == [1] and truncation_ranks(32) == [1, 2, 4, 8, 16, 32] and truncation_ranks(12)[-1] == 12
 
 
 def test_ladder_goes_on_where_it_stopped(tiny, tmp_path, capsys):
     cfg = resolve(**tiny, rank=4, lr=0.05, tag='lr0.05')     # a name with a dot, as a search over learning rates makes them
-    assert 'no adapter' in complaint(run_ladder, cfg)
+    assert 'no adapter' in complaint(run_rank_truncation, cfg)
     train(cfg)
-    first = run_ladder(cfg, passes=True)
+    first = run_rank_truncation(cfg, passes=True)
     assert [r['rank'] for r in first] == [1, 2, 4] and all(r['pass_at_1'] is not None for r in first)
     path = tmp_path/'artifacts'/'metrics'/'ladder'/'test-r4-s0-lr0.05.jsonl'
     path.write_text(path.read_text()[:-40])    # killed while it wrote the last rung
     capsys.readouterr()
-    again = run_ladder(cfg, passes=True)
+    again = run_rank_truncation(cfg, passes=True)
     assert capsys.readouterr().out.count('scored already') == 2 and [r['nll'] for r in again] == [r['nll'] for r in first]
-    assert len(ladder_table(tmp_path/'artifacts')) == 3 == len(read_jsonl(path))
+    assert len(truncation_table(tmp_path/'artifacts')) == 3 == len(read_jsonl(path))
     assert {p.name for p in path.parent.glob('*-1.*')} == {'test-r4-s0-lr0.05-1.generations.jsonl', 'test-r4-s0-lr0.05-1.results.jsonl'}
 
 
@@ -107,11 +107,11 @@ def test_snapshots_are_kept_and_scored(tiny, tmp_path):
     assert sorted(p.name for p in (folder/'snapshots').iterdir()) == ['step-00002', 'step-00004', 'step-00006', 'step-00008']
     last, saved = (load_file(place/'adapter_model.safetensors') for place in (folder/'snapshots'/'step-00008', folder))
     assert all(torch.equal(last[name], saved[name]) for name in saved)
-    found = run_curve(cfg)
+    found = score_snapshots(cfg)
     assert [r['target_tokens'] for r in found] == [round(metrics['train_info']['target_tokens'] * s / 8) for s in (2, 4, 6, 8)]
-    assert found[-1]['nll'] == pytest.approx(run_ladder(cfg)[-1]['nll'], abs=1e-5) and found[0]['nll'] > found[-1]['nll']
+    assert found[-1]['nll'] == pytest.approx(run_rank_truncation(cfg)[-1]['nll'], abs=1e-5) and found[0]['nll'] > found[-1]['nll']
     assert len(curve_table(tmp_path/'artifacts')) == 4
-    assert 'no snapshots' in complaint(run_curve, resolve(**{**tiny, 'run': 'other'}, rank=4, output_dir=str(tmp_path/'nothing')))
+    assert 'no snapshots' in complaint(score_snapshots, resolve(**{**tiny, 'run': 'other'}, rank=4, output_dir=str(tmp_path/'nothing')))
 
 
 def test_ranks_of_a_seed_see_the_same_rows_in_the_same_order(tiny, tmp_path):

@@ -16,7 +16,7 @@ from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json
 from lora_mbpp.training.memory_plan import plan_run
 from lora_mbpp.train import train
-from lora_mbpp.training.trainer import check_cards, share_of
+from lora_mbpp.training.trainer import check_gpu_memory, share_of
 
 pytestmark = pytest.mark.skipif(os.name == 'nt', reason='torchrun wants libuv on Windows')
 NUMBERS = dict(preset='test', source='starter', rank=4, max_steps=30, effective_batch=5, train_limit=21, val_limit=4, checkpoint_every=2)
@@ -130,7 +130,7 @@ def plan_for(lengths, targets):
 
 
 def test_unequal_cards_and_weights_that_nobody_shares():
-    assert '12, 24 GiB' in complaint(check_cards, [12.0, 24.0]) and check_cards([23.6, 24.0]) is None
+    assert '12, 24 GiB' in complaint(check_gpu_memory, [12.0, 24.0]) and check_gpu_memory([23.6, 24.0]) is None
     assert '--gpus 2' in complaint(train, resolve(preset='test', sharding='full'))
     plan = plan_for(lengths=[100], targets=50)
     assert plan(budget=0.6).layout.pieces == 1 and plan(budget=0.35).layout.pieces == plan(sharding='full').layout.pieces == plan(budget=0.35, row_tokens=100, recomputed_layers=2).layout.pieces == 4

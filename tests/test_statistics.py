@@ -5,7 +5,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from lora_mbpp.core.errors import UserError, complaint
-from lora_mbpp.core.runs import PLAN
+from lora_mbpp.core.runs import PREREGISTRATION
 from lora_mbpp.reporting.statistics import (
     bootstrap_interval, detectable_difference, detectable_mean, estimate, holm, mcnemar_p, mcnemar_power, pass_estimate,
     verdict,
@@ -14,7 +14,7 @@ from lora_mbpp.reporting.tables import (
     by_rank, check_confounds, compare, comparison_table, finished, simulated_run, simulated_study,
 )
 
-MARGIN, STUDIES = PLAN['margins'], 1000
+MARGIN, STUDIES = PREREGISTRATION['margins'], 1000
 
 
 def judged(rows, endpoint, family=1):
@@ -82,7 +82,7 @@ def test_power_at_the_detectable_difference(discordance):
 
 def test_power_at_the_detectable_difference_of_a_family():
     """Fifteen comparisons: the difference stated is that of the strictest step of Holm's procedure."""
-    truth = detectable_difference(500, 0.1, PLAN['alpha'] / 15)
+    truth = detectable_difference(500, 0.1, PREREGISTRATION['alpha'] / 15)
     assert truth > detectable_difference(500, 0.1) and share(judged(binary_studies(truth, 0.1), 'pass@1', family=15), 'different') >= 0.75
 
 

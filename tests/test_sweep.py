@@ -124,7 +124,7 @@ def test_no_room_beside_others_is_tried_again(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sweep, 'run_step', fake)
     monkeypatch.setattr(sweep, 'is_done', lambda *args: False)
     steps, failed = [sweep.Step(name, '02_train.ipynb', {}) for name in ('a', 'b', 'c', 'd', 'e', 'huge')], {}
-    with ThreadPoolExecutor(3) as workers: sweep.Crew(workers, room=3, crowded=True).carry_out(steps, tmp_path, tmp_path, failed)
+    with ThreadPoolExecutor(3) as workers: sweep.ReportScheduler(workers, room=3, crowded=True).carry_out(steps, tmp_path, tmp_path, failed)
     said = capsys.readouterr().out
     assert sorted(seen) == ['a', 'b', 'c', 'd', 'e'] and list(failed) == ['huge'] and 'out of memory' in failed['huge']
     assert 'no more than 2 at a time from here on' in said
@@ -149,8 +149,8 @@ def test_two_that_starve_each_other_are_both_tried_again(tmp_path, capsys, monke
     monkeypatch.setattr(sweep, 'run_step', fake)
     monkeypatch.setattr(sweep, 'is_done', lambda *args: False)
     steps, failed = [sweep.Step(name, '02_train.ipynb', {}) for name in ('a', 'b')], {}
-    with ThreadPoolExecutor(2) as workers: sweep.Crew(workers, room=2, crowded=True).carry_out(steps, tmp_path, tmp_path, failed)
+    with ThreadPoolExecutor(2) as workers: sweep.ReportScheduler(workers, room=2, crowded=True).carry_out(steps, tmp_path, tmp_path, failed)
     assert sorted(tries) == ['a', 'a', 'b', 'b'] and not failed
     tries.clear()
-    with ThreadPoolExecutor(2) as workers: sweep.Crew(workers, room=2).carry_out(steps, tmp_path, tmp_path, failed)
+    with ThreadPoolExecutor(2) as workers: sweep.ReportScheduler(workers, room=2).carry_out(steps, tmp_path, tmp_path, failed)
     assert sorted(tries) == ['a', 'b'] and sorted(failed) == ['a', 'b'] and 'FAILED' in capsys.readouterr().out

@@ -19,7 +19,7 @@ from lora_mbpp.models.loading import choose_runtime, is_adapter, load_model, tin
 from lora_mbpp.models.lora_layers import answer_loss
 from lora_mbpp.models.packing import packed_row, set_attention
 from lora_mbpp.training.memory_plan import Layout
-from lora_mbpp.train import Watch, lora_config, lora_scale, make_trainer, prepare_model, read_rows, train, training_rows
+from lora_mbpp.train import TrainingMonitor, lora_config, lora_scale, make_trainer, prepare_model, read_rows, train, training_rows
 from lora_mbpp.training.trainer import PackedTrainer, collate, rows_of
 
 
@@ -204,15 +204,15 @@ def test_entries_move_at_small_rates(tiny, tmp_path):
 def test_a_damaged_checkpoint_is_not_used(tiny, tmp_path, capsys):
     """The newest checkpoint has lost a byte: it is removed, the one before it is taken."""
     def stop(self, step): raise KeyboardInterrupt
-    from lora_mbpp.train import Watch
-    whole = Watch.on_step_end
+    from lora_mbpp.train import TrainingMonitor
+    whole = TrainingMonitor.on_step_end
     def killed(self, args, state, control, **kwargs):
         whole(self, args, state, control, **kwargs)
         if state.global_step == 9: raise KeyboardInterrupt
-    Watch.on_step_end = killed
+    TrainingMonitor.on_step_end = killed
     try:
         with pytest.raises(KeyboardInterrupt): train(resolve(**tiny, max_steps=12, checkpoint_every=4))
-    finally: Watch.on_step_end = whole
+    finally: TrainingMonitor.on_step_end = whole
     folder = tmp_path/'artifacts'/'checkpoints'/'test-r8-s0'/'checkpoints'
     assert sorted(p.name for p in folder.glob('checkpoint-*')) == ['checkpoint-4', 'checkpoint-8']
     optimizer = folder/'checkpoint-8'/'optimizer.pt'
@@ -302,7 +302,7 @@ def test_the_base_does_not_change_and_the_end_is_learned(tiny):
     rows, _ = read_rows(cfg)
     encoded, _ = training_rows(tiny_tokenizer(), rows, 1024)
     assert all(r['labels'][-1] == tiny_tokenizer().eos_token_id and r['labels'][0] == -100 for r in encoded)
-    trainer = make_trainer(cfg, choose_runtime(cfg), model, tiny_tokenizer(), encoded, Watch(tiny_tokenizer(), []), Path(tiny['artifacts_dir']), Layout(512, 0, {}, 1.0))
+    trainer = make_trainer(cfg, choose_runtime(cfg), model, tiny_tokenizer(), encoded, TrainingMonitor(tiny_tokenizer(), []), Path(tiny['artifacts_dir']), Layout(512, 0, {}, 1.0))
     trainer.train()
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters() if n in before) and any((p != 0).all() for n, p in model.named_parameters() if 'lora_B' in n)
 

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['PATH_PARAMETERS', 'NOT_FOR_SWEEPS', 'STYLE', 'ON_THE_INDEX', 'Step', 'absolute', 'parameters_for', 'train_step',
-           'eval_step', 'first_steps', 'plan', 'search', 'validation_nll', 'best_rates', 'check_list', 'check_given',
-           'check_rates', 'check_parameters', 'notebooks_folder', 'data_state', 'step_key', 'said_by', 'is_done',
-           'last_state', 'tidy_streams', 'run_step', 'as_html', 'needed_by', 'needs', 'first_line', 'Here',
-           'take_cards', 'pool', 'cards_wanted', 'startable', 'finish_step', 'is_out_of_memory', 'Crew', 'contestants',
-           'answer_together', 'chosen_rates', 'crew_for', 'check_writable', 'in_place', 'sweep', 'as_png',
-           'report_rows', 'what_was_found', 'write_index', 'rebuild']
+           'eval_step', 'first_steps', 'study_steps', 'search', 'validation_nll', 'best_rates', 'check_list',
+           'check_given', 'check_rates', 'check_parameters', 'notebooks_folder', 'data_state', 'step_key', 'said_by',
+           'is_done', 'last_state', 'tidy_streams', 'run_step', 'as_html', 'needed_by', 'needs', 'first_line',
+           'InlineExecutor', 'assign_gpus', 'pool', 'gpus_wanted', 'startable', 'finish_step', 'is_out_of_memory',
+           'ReportScheduler', 'generation_runs', 'answer_together', 'chosen_rates', 'scheduler_for', 'check_writable',
+           'in_place', 'sweep', 'as_png', 'report_rows', 'what_was_found', 'write_index', 'rebuild']
 
 # %% ../../nbs/experiments/sweep.ipynb #14-a0d83867
 import base64
@@ -39,9 +39,9 @@ from ..core.environment import in_test
 from ..core.errors import UserError, suggest
 from ..core.files import fingerprint, project_root, read_json, sha256_file, shown, write_text
 from ..core.runs import adapter_dir, artifacts_folder, data_folder, group_name, metrics_file, run_name
-from ..evaluate import answer_all
+from ..evaluate import generate_for_runs
 from ..models.loading import check_gpus
-from ..reporting.tables import load_again, load_runs, plan_sentence
+from ..reporting.tables import load_repeated_baseline, load_runs, preregistration_sentence
 
 # %% ../../nbs/experiments/sweep.ipynb #14-9b497e17
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def first_steps(cfg: Config, given: dict) -> list[Step]:
     return [Step('00_data', '00_data.ipynb', parameters_for('data', cfg, given), (str(data_folder(cfg)/'manifest.json'),)),
             Step('01_baseline', '01_baseline.ipynb', parameters_for('baseline', cfg, given), (str(metrics_file(cfg, run_name(cfg, base=True))), *again))]
 
-def plan(cfg: Config, ranks: list[int], seeds: list[int], given: dict, rates: dict[int, float] | None = None) -> list[Step]:
+def study_steps(cfg: Config, ranks: list[int], seeds: list[int], given: dict, rates: dict[int, float] | None = None) -> list[Step]:
     "Steps of a sweep: data, training of every rank and seed, baseline, evaluation of every rank and seed, analysis. `rates`: learning rate of each rank, where a search chose it."
     trained = [train_step(cfg, given, rank, seed, (rates or {}).get(rank)) for rank in ranks for seed in seeds]
     data, baseline = first_steps(cfg, given)
@@ -221,7 +221,7 @@ def first_line(error: BaseException) -> str:
     return f'{error.ename}: {value}'.splitlines()[0][:300] if value is not None else (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 # %% ../../nbs/experiments/sweep.ipynb #14-7bdb9923
-class Here(Executor):
+class InlineExecutor(Executor):
     "An executor that does the work at once, in this process."
     def submit(self, function, /, *args):
         "The finished future of a call; what is no ordinary error is raised."
@@ -230,7 +230,7 @@ class Here(Executor):
         except Exception as error: future.set_exception(error)
         return future
 
-def take_cards(turns, cards: int, each: int) -> None:
+def assign_gpus(turns, cards: int, each: int) -> None:
     "In a new process: see only the `each` cards whose turn it is."
     with turns.get_lock(): turn, turns.value = turns.value, turns.value + 1
     seen = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(cards)))).split(',')
@@ -240,10 +240,10 @@ def take_cards(turns, cards: int, each: int) -> None:
 def pool(jobs: int, each: int = 1) -> Executor:
     "`jobs` other processes, the cards dealt out among them, `each` to one."
     spawn = multiprocessing.get_context('spawn')
-    return ProcessPoolExecutor(jobs, spawn, take_cards, (spawn.Value('i', 0), device_count(), each))
+    return ProcessPoolExecutor(jobs, spawn, assign_gpus, (spawn.Value('i', 0), device_count(), each))
 
-def cards_wanted(what, *rest) -> int | None:
-    "Cards that a call of `run_step` or `answer_all` with these arguments takes, None for a step that computes nothing on one."
+def gpus_wanted(what, *rest) -> int | None:
+    "Cards that a call of `run_step` or `generate_for_runs` with these arguments takes, None for a step that computes nothing on one."
     if not isinstance(what, Step): return 1
     return None if what.name.startswith(('00', '04')) else what.parameters.get('gpus') or 1
 
@@ -266,7 +266,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return error is not None and any(words in first_line(error).lower() for words in ('out of memory', 'gib at least', "does not fit the card's memory"))
 
 @dataclass
-class Crew:
+class ReportScheduler:
     "Who makes the reports: an executor, how many reports it is given at a time, on how many cards or nodes they are made, what is said of one that is given, and whether some share a card."
     workers: Executor
     room: int = 1
@@ -277,7 +277,7 @@ class Crew:
     def carry_out(self, steps: list[Step], nbs: Path, reports: Path, failed: dict[str, str], among: list[Step] | None = None) -> None:
         "Make every missing report; failures are added to `failed` and the others go on. `among`: the whole sweep's steps, when these are a part of them."
         heads = {step.name: f'[{number}/{len(among or steps)}] {step.name}' for number, step in enumerate(among or steps, 1)}
-        waiting, running, ran, aloud, room = steps[:], {}, False, isinstance(self.workers, Here), self.room
+        waiting, running, ran, aloud, room = steps[:], {}, False, isinstance(self.workers, InlineExecutor), self.room
         while waiting or running:
             while len(running) < room and (step := startable(waiting, [step for step, *_ in running.values()])):
                 waiting.remove(step)
@@ -299,43 +299,43 @@ class Crew:
                     continue
                 finish_step(step, future, time.perf_counter() - started if self.given == 'running' else said_by(step, reports).get('seconds', 0), heads[step.name], reports, failed)
 
-def contestants(cfg: Config, steps: list[Step]) -> dict[str, Path | None]:
+def generation_runs(cfg: Config, steps: list[Step]) -> dict[str, Path | None]:
     "Name and adapter (None for the untouched model) of the runs that the steps evaluate."
     ours = [replace(cfg, **{k: step.parameters[k] for k in ('rank', 'seed', 'tag') if k in step.parameters}) for step in steps]
     return {run_name(one, base=step.name.startswith('01')): None if step.name.startswith('01') else adapter_dir(one) for one, step in zip(ours, steps)}
 
-def answer_together(cfg: Config, steps: list[Step], crew: Crew) -> None:
+def answer_together(cfg: Config, steps: list[Step], scheduler: ReportScheduler) -> None:
     "Let all runs that are still to be evaluated answer in one pass on each card, outside of this process. When that fails, each evaluation makes its answers itself."
     if len(steps) < 2: return
-    parts = [steps[i::crew.places] for i in range(min(crew.places, len(steps)))]
+    parts = [steps[i::scheduler.places] for i in range(min(scheduler.places, len(steps)))]
     print(f'answers of {len(steps)} runs in one pass' + (f', dealt out to {len(parts)} cards or nodes' if len(parts) > 1 else ''), flush=True)
-    here = isinstance(crew.workers, (Here, ProcessPoolExecutor))      # then in new processes, which leave no memory taken behind
-    with pool(len(parts)) if here else nullcontext(crew.workers) as workers:
-        futures = [workers.submit(answer_all, cfg, contestants(cfg, part)) for part in parts]
+    here = isinstance(scheduler.workers, (InlineExecutor, ProcessPoolExecutor))      # then in new processes, which leave no memory taken behind
+    with pool(len(parts)) if here else nullcontext(scheduler.workers) as workers:
+        futures = [workers.submit(generate_for_runs, cfg, generation_runs(cfg, part)) for part in parts]
         for error in filter(None, (future.exception() for future in futures)): print(f'a pass did not end well ({first_line(error)}): each evaluation makes what is missing itself', flush=True)
 
-def chosen_rates(cfg: Config, ranks: list[int], lrs: list[float], seed: int, given: dict, nbs: Path, reports: Path, failed: dict[str, str], crew: Crew) -> dict[int, float]:
+def chosen_rates(cfg: Config, ranks: list[int], lrs: list[float], seed: int, given: dict, nbs: Path, reports: Path, failed: dict[str, str], scheduler: ReportScheduler) -> dict[int, float]:
     "Carry out the search and say what it chose."
     steps = search(cfg, ranks, lrs, seed, given)
     print(f'searching learning rates: {len(ranks)} ranks x {len(lrs)}', flush=True)
-    crew.carry_out(steps, nbs, reports, failed)
+    scheduler.carry_out(steps, nbs, reports, failed)
     rates = best_rates(steps)
     for rank, lr in rates.items(): print(f'r={rank}: learning rate {lr:g}' + (', at the end of the grid: the best may lie beyond' if lr in (min(lrs), max(lrs)) else ''), flush=True)
     return rates
 
-def crew_for(engine: str, jobs: int | None, gpus: int, address: str | None = None) -> Crew:
+def scheduler_for(engine: str, jobs: int | None, gpus: int, address: str | None = None) -> ReportScheduler:
     "This machine (`local`), with as many reports at a time as there are cards unless `jobs` says otherwise, or a Ray cluster (`ray`). Raises `UserError` for what cannot be had."
     if jobs is not None and jobs < 1: raise UserError(f'--jobs {jobs} should be 1 or more')
     if engine == 'ray':
         from lora_mbpp.experiments.ray_cluster import RayExecutor
-        workers = RayExecutor(address, cards_wanted, gpus)
-        return Crew(workers, jobs or 10**6, workers.places, 'handed to the cluster')      # what has no room yet waits there
+        workers = RayExecutor(address, gpus_wanted, gpus)
+        return ReportScheduler(workers, jobs or 10**6, workers.places, 'handed to the cluster')      # what has no room yet waits there
     if engine != 'local': raise UserError(f"--engine {engine} should be local or ray")
     if address: raise UserError('--address is the address of a Ray cluster: add --engine ray')
     check_gpus(gpus)
     cards = device_count()
     jobs = jobs or max(1, cards // gpus)
-    return Crew(Here() if jobs == 1 else pool(jobs, gpus), jobs, max(1, min(jobs, cards)), crowded=jobs > max(1, cards // gpus))
+    return ReportScheduler(InlineExecutor() if jobs == 1 else pool(jobs, gpus), jobs, max(1, min(jobs, cards)), crowded=jobs > max(1, cards // gpus))
 
 def check_writable(folder: Path) -> None:
     "Make the folder. Raises `UserError` when no file can be written there."
@@ -356,19 +356,19 @@ def sweep(cfg: Config, ranks: list[int], seeds: list[int], reports: Path | str |
     check_list('ranks', ranks, 1); check_list('seeds', seeds, 0); check_given(given)
     if lrs: check_rates(lrs)
     if in_test(): raise UserError('IN_TEST is set in this shell: the notebooks would run on a random model; unset it first')
-    for step in plan(cfg, ranks, seeds, given, dict.fromkeys(ranks, lrs[0]) if lrs else None): check_parameters(step, nbs)
+    for step in study_steps(cfg, ranks, seeds, given, dict.fromkeys(ranks, lrs[0]) if lrs else None): check_parameters(step, nbs)
     for folder in (reports, artifacts_folder(cfg)): check_writable(folder)
     if results_url:
         from lora_mbpp.experiments.ray_cluster import file_system, publish
         file_system(results_url)      # a wrong one is heard of now, not after the last run
-    crew, failed = crew_for(engine, jobs, cfg.gpus or 1, address), {}
-    with crew.workers:
-        rates = chosen_rates(cfg, ranks, lrs, seeds[0], given, nbs, reports, failed, crew) if lrs else None
-        steps = plan(cfg, [rank for rank in ranks if not lrs or rank in rates], seeds, given, rates)
+    scheduler, failed = scheduler_for(engine, jobs, cfg.gpus or 1, address), {}
+    with scheduler.workers:
+        rates = chosen_rates(cfg, ranks, lrs, seeds[0], given, nbs, reports, failed, scheduler) if lrs else None
+        steps = study_steps(cfg, [rank for rank in ranks if not lrs or rank in rates], seeds, given, rates)
         first = [step for step in steps if step.name.startswith(('00', '02'))]
-        crew.carry_out(first, nbs, reports, failed, steps)
-        answer_together(cfg, [step for step in steps if step.name.startswith(('01', '03')) and not needs(step, set(failed)) and not is_done(step, nbs, reports)], crew)
-        crew.carry_out([step for step in steps if step not in first], nbs, reports, failed, steps)
+        scheduler.carry_out(first, nbs, reports, failed, steps)
+        answer_together(cfg, [step for step in steps if step.name.startswith(('01', '03')) and not needs(step, set(failed)) and not is_done(step, nbs, reports)], scheduler)
+        scheduler.carry_out([step for step in steps if step not in first], nbs, reports, failed, steps)
     index = write_index(cfg, sorted(steps, key=lambda step: step.name), failed, reports)
     print(f'\nreports: {shown(index)}')
     if results_url: print(f"{publish([reports, artifacts_folder(cfg)/'metrics'], results_url)} files copied to {results_url}")
@@ -405,7 +405,7 @@ def what_was_found(cfg: Config, runs: list[dict], again: dict | None) -> str:
     pictures = ''.join(as_png(figures[name], name) for name in ON_THE_INDEX if name in figures)
     for figure in figures.values(): plt.close(figure)
     matplotlib.use(backend)
-    facts = f'{unit_of(runs)}, {runs[0]["eval_info"]["n_tasks"]} test tasks, model {html.escape(cfg.model)}, preset {cfg.preset}; {plan_sentence(runs)}.'
+    facts = f'{unit_of(runs)}, {runs[0]["eval_info"]["n_tasks"]} test tasks, model {html.escape(cfg.model)}, preset {cfg.preset}; {preregistration_sentence(runs)}.'
     return (f'<p style="font-size:120%">{html.escape(answer(runs, again))}</p><p>{facts}</p>' + table.to_html(index=False, border=0) + pictures
             + '<details><summary>every comparison in words</summary>' + ''.join(f'<p>{html.escape(s)}</p>' for s in sentences(runs, again)) + '</details>')
 
@@ -417,7 +417,7 @@ def write_index(cfg: Config, steps: list[Step], failed: dict[str, str], reports:
         found = f'<p class="failed">{html.escape(str(error))}</p>'
         print(error)
     else:
-        found = what_was_found(cfg, runs, load_again(artifacts_folder(cfg), group_name(cfg)))
+        found = what_was_found(cfg, runs, load_repeated_baseline(artifacts_folder(cfg), group_name(cfg)))
     page = (f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>lora_mbpp: {cfg.preset}</title><style>{STYLE}</style>'
             f'<h1>What did the LoRA rank buy?</h1>{found}<h2>Reports</h2><table><tr><th>report</th><th></th><th>time</th><th>state</th></tr>{report_rows(steps, failed, reports)}</table></html>')
     return write_text(reports/'index.html', page)

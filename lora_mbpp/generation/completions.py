@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['FENCE', 'CODE_START', 'ORDINARY', 'MOST', 'ROOM', 'fenced_blocks', 'bare_code', 'extract_code', 'is_complete',
-           'fence_tokens', 'fence_stop', 'as_answer', 'answer_record', 'Wave', 'waves', 'slot_bytes', 'card_bytes',
-           'answers_at_once', 'quicken_for', 'generation_settings', 'pad_left', 'padded_batch', 'in_batches', 'made',
-           'endings', 'answer_batch', 'kept_records', 'asked', 'answer_key', 'Contestant', 'generate_all', 'generate',
-           'packed_nll', 'batch_nll', 'completion_nll', 'mean_nll']
+           'fence_tokens', 'fence_stop', 'as_completion', 'answer_record', 'LengthBucket', 'length_buckets',
+           'slot_bytes', 'card_bytes', 'completions_at_once', 'prepare_model_for_decoding', 'generation_settings',
+           'pad_left', 'padded_batch', 'in_batches', 'made', 'endings', 'answer_batch', 'kept_records', 'asked',
+           'answer_key', 'GenerationRun', 'generate_all', 'generate', 'packed_nll', 'batch_nll', 'completion_nll',
+           'mean_nll']
 
 # %% ../../nbs/generation/completions.ipynb #12-46c011ec
 import gc
@@ -22,16 +23,16 @@ from pathlib import Path
 import torch
 from transformers import DynamicCache
 
-from .vllm_backend import Server
-from .multi_lora import Bank, expanded_bytes, quicken
+from .vllm_backend import VLLMServer
+from .multi_lora import MultiLoRA, expanded_bytes, prepare_for_decoding
 from ..tasks.benchmarks import task_order
 from ..core.config import Config
 from ..core.environment import progress
 from ..core.errors import UserError
 from ..core.files import append_jsonl, fingerprint, read_jsonl, repair_tail, sha256_file, shown
 from ..data import PROTOCOL, defined_names, encode, parsed, prompt_ids
-from .kv_slots import Answer, Decoder, Slots, decode, fits_slots, pick, rounded
-from ..models.lora_layers import can_fuse
+from .kv_slots import Completion, Decoder, KVSlots, decode, supports_kv_slots, pick, rounded
+from ..models.lora_layers import fused_kernels_unsupported_reason
 from ..models.loading import Runtime
 from ..models.packing import WAYS, packed_row, shares
 from ..training.memory_plan import NF4_BYTES, config_of, shape_of
@@ -86,12 +87,12 @@ def fence_stop(tok, entry_point: str | None):
     marks = fence_tokens(tok)
     return lambda ids: 'fence' if ids[-1] in marks and is_complete(tok.decode(ids), entry_point) else None
 
-def as_answer(tok, task: dict, most: int, adapter: int = -1) -> Answer:
+def as_completion(tok, task: dict, most: int, adapter: int = -1) -> Completion:
     "The answer to a task, not begun; its seed depends on task and sample index alone."
     key = task['task_id'], task.get('sample_idx', 0)
-    return Answer(prompt_ids(tok, task['prompt']), most, tok.eos_token_id, int(fingerprint(list(key)), 16) & 0xffffffff, adapter, key, fence_stop(tok, task['entry_point']))
+    return Completion(prompt_ids(tok, task['prompt']), most, tok.eos_token_id, int(fingerprint(list(key)), 16) & 0xffffffff, adapter, key, fence_stop(tok, task['entry_point']))
 
-def answer_record(tok, answer: Answer) -> dict:
+def answer_record(tok, answer: Completion) -> dict:
     "`text`, `n_tokens` and `finish_reason` (eos, fence, length) of an answer that has ended."
     return {'text': tok.decode(answer.ids, skip_special_tokens=True), 'n_tokens': len(answer.ids), 'finish_reason': answer.reason}
 
@@ -99,13 +100,13 @@ def answer_record(tok, answer: Answer) -> dict:
 ORDINARY = 512      # tokens of a prompt; longer ones, unless within twice the shortest of them, have slots of their own
 
 @dataclass
-class Wave:
+class LengthBucket:
     "Answers that are decoded together in `n` slots of `length` tokens."
-    answers: list[Answer]
+    answers: list[Completion]
     n: int
     length: int
 
-def waves(answers: list[Answer], n: int) -> list[Wave]:
+def length_buckets(answers: list[Completion], n: int) -> list[LengthBucket]:
     "Answers by length of their prompt (then key and adapter), cut where they become exceptionally long; fewer slots for those, of the same size together."
     found = []
     for answer in sorted(answers, key=lambda a: (len(a.prompt), task_order(a.key[0]), a.key[1], a.adapter)):
@@ -113,7 +114,7 @@ def waves(answers: list[Answer], n: int) -> list[Wave]:
         found[-1].append(answer)
     lengths = [rounded(max(len(a.prompt) + a.most for a in some) + 2, 16) for some in found]
     sizes = [n if i == 0 else max(1, n * lengths[0] // length) for i, length in enumerate(lengths)]
-    return [Wave(some, min(size, rounded(len(some), 8)), length) for some, size, length in zip(found, sizes, lengths)]
+    return [LengthBucket(some, min(size, rounded(len(some), 8)), length) for some, size, length in zip(found, sizes, lengths)]
 
 # %% ../../nbs/generation/completions.ipynb #12-at-once
 MOST = {'cuda': 512, 'cpu': 64}      # answers at once
@@ -128,7 +129,7 @@ def card_bytes() -> float:
     "Bytes of the card that this process may use, less two GiB for the desktop, CUDA itself and a packed row."
     return torch.cuda.get_device_properties(0).total_memory * torch.cuda.get_per_process_memory_fraction() - 2 * 2**30
 
-def answers_at_once(cfg: Config, runtime: Runtime) -> int:
+def completions_at_once(cfg: Config, runtime: Runtime) -> int:
     "Slots: `batch_size`, or by default what the device holds beside the model when prompts have 256 tokens. From the size of card and model alone, so that all ranks get the same."
     if cfg.batch_size: return cfg.batch_size
     if runtime.device == 'cpu': return max(1, min(MOST['cpu'], 4 * 2**30 // slot_bytes(cfg, runtime)))
@@ -137,18 +138,18 @@ def answers_at_once(cfg: Config, runtime: Runtime) -> int:
     weights = shape.linear * (NF4_BYTES if runtime.quantization == 'nf4' else dtype.itemsize) + shape.other * dtype.itemsize
     return max(1, min(MOST['cuda'], int((card_bytes() - weights) / slot_bytes(cfg, runtime)) // 8 * 8))
 
-def quicken_for(model, cfg: Config, runtime: Runtime) -> str:
-    "`quicken`; 4-bit weights are expanded where the card holds them beside the slots. Says what became of them."
+def prepare_model_for_decoding(model, cfg: Config, runtime: Runtime) -> str:
+    "`prepare_for_decoding`; 4-bit weights are expanded where the card holds them beside the slots. Says what became of them."
     needed = expanded_bytes(model)
-    room = bool(needed) and card_bytes() - torch.cuda.memory_reserved() > needed + answers_at_once(cfg, runtime) * slot_bytes(cfg, runtime)
-    quicken(model, expand=room)
+    room = bool(needed) and card_bytes() - torch.cuda.memory_reserved() > needed + completions_at_once(cfg, runtime) * slot_bytes(cfg, runtime)
+    prepare_for_decoding(model, expand=room)
     return f'4-bit weights expanded once ({needed / 2**30:.1f} GiB, the same numbers)' if room else 'weights stay in 4 bits' if needed else ''
 
 def generation_settings(cfg: Config, runtime: Runtime, adapter: Path | None = None) -> dict:
     "Everything that decides what a model answers; its fingerprint stands in every record."
     return {'protocol': PROTOCOL, 'model': cfg.model, 'adapter': sha256_file(Path(adapter)/'adapter_model.safetensors')[:12] if adapter else None,
-            'max_new_tokens': cfg.max_new_tokens, 'batch_size': answers_at_once(cfg, runtime), 'decoding': 'greedy' if cfg.n_samples == 1 else f'{cfg.n_samples} samples at temperature {cfg.temperature:g}',
-            'dtype': runtime.dtype, 'quantization': runtime.quantization, 'decoder': cfg.decoder, 'kernels': 'plain' if can_fuse(runtime.device) else 'fused'}
+            'max_new_tokens': cfg.max_new_tokens, 'batch_size': completions_at_once(cfg, runtime), 'decoding': 'greedy' if cfg.n_samples == 1 else f'{cfg.n_samples} samples at temperature {cfg.temperature:g}',
+            'dtype': runtime.dtype, 'quantization': runtime.quantization, 'decoder': cfg.decoder, 'kernels': 'plain' if fused_kernels_unsupported_reason(runtime.device) else 'fused'}
 
 # %% ../../nbs/generation/completions.ipynb #12-8f668bc4
 def pad_left(rows: list[list[int]], pad: int, device: str) -> dict[str, torch.Tensor]:
@@ -160,7 +161,7 @@ def pad_left(rows: list[list[int]], pad: int, device: str) -> dict[str, torch.Te
 
 # %% ../../nbs/generation/completions.ipynb #12-padded
 @torch.inference_mode()
-def padded_batch(model, pad: int, answers: list[Answer], temperature: float = 0.0) -> None:
+def padded_batch(model, pad: int, answers: list[Completion], temperature: float = 0.0) -> None:
     "Complete `answers` in one batch, padded on the left."
     inputs, cache, active = pad_left([a.prompt for a in answers], pad, model.device), DynamicCache(config=model.config), answers
     mask, position = inputs['attention_mask'], inputs['position_ids'][:, -1:]
@@ -177,7 +178,7 @@ def padded_batch(model, pad: int, answers: list[Answer], temperature: float = 0.
         mask, position = torch.cat([mask, mask.new_ones(len(mask), 1)], 1), position + 1
         inputs = {'input_ids': tokens[:, None], 'attention_mask': mask, 'position_ids': position}
 
-def in_batches(model, pad: int, answers: list[Answer], n: int, temperature: float = 0.0) -> Iterator[list[Answer]]:
+def in_batches(model, pad: int, answers: list[Completion], n: int, temperature: float = 0.0) -> Iterator[list[Completion]]:
     "Answers as they end, `n` at a time."
     for start in range(0, len(answers), n):
         padded_batch(model, pad, answers[start:start + n], temperature)
@@ -186,13 +187,13 @@ def in_batches(model, pad: int, answers: list[Answer], n: int, temperature: floa
 # %% ../../nbs/generation/completions.ipynb #12-survive
 ROOM = {'cuda': 4096, 'cpu': 2048}      # tokens of a packed row: of prompts, or of references that are scored
 
-def made(model, pad: int, wave: Wave, temperature: float = 0.0, bank: Bank | None = None) -> Iterator[list[Answer]]:
+def made(model, pad: int, wave: LengthBucket, temperature: float = 0.0, bank: MultiLoRA | None = None) -> Iterator[list[Completion]]:
     "The unfinished answers of a wave as they end. Out of memory, in half as many slots. Raises `UserError` when one answer alone is too much."
     n, device = wave.n, model.device.type
     while todo := [a for a in wave.answers if not a.reason]:
         try:
-            if not fits_slots(model.config, wave.length): yield from in_batches(model, pad, todo, n, temperature)
-            else: yield from decode(Decoder(model, Slots(model.config, n, wave.length, model.dtype, model.device), pad, temperature, bank), todo, ROOM[device])
+            if not supports_kv_slots(model.config, wave.length): yield from in_batches(model, pad, todo, n, temperature)
+            else: yield from decode(Decoder(model, KVSlots(model.config, n, wave.length, model.dtype, model.device), pad, temperature, bank), todo, ROOM[device])
             return
         except torch.OutOfMemoryError as error: told = str(error).split('. ')[0]
         gc.collect()
@@ -202,15 +203,15 @@ def made(model, pad: int, wave: Wave, temperature: float = 0.0, bank: Bank | Non
         n = -(-n // 2)
         print(f'out of memory: {n} answers at a time from here on; in 16-bit numbers an answer may differ for it', flush=True)
 
-def endings(model, pad: int, answers: list[Answer], n: int, temperature: float = 0.0, bank: Bank | None = None) -> Iterator[list[Answer]]:
-    "The unfinished ones of `answers` as they end, at most `n` at a time: by waves, or as a vLLM `Server` makes them."
-    if isinstance(model, Server): yield from model.endings(answers, temperature)
+def endings(model, pad: int, answers: list[Completion], n: int, temperature: float = 0.0, bank: MultiLoRA | None = None) -> Iterator[list[Completion]]:
+    "The unfinished ones of `answers` as they end, at most `n` at a time: by waves, or as a vLLM `VLLMServer` makes them."
+    if isinstance(model, VLLMServer): yield from model.endings(answers, temperature)
     else:
-        for wave in waves(answers, n): yield from made(model, pad, wave, temperature, bank)
+        for wave in length_buckets(answers, n): yield from made(model, pad, wave, temperature, bank)
 
 def answer_batch(model, tok, prompts: list[str], entry_points: list[str | None], max_new_tokens: int, n: int | None = None) -> list[dict]:
     "Greedy answers: `text`, `n_tokens` and `finish_reason` for each prompt, at most `n` at a time."
-    answers = [as_answer(tok, {'task_id': i, 'prompt': prompt, 'entry_point': name}, max_new_tokens) for i, (prompt, name) in enumerate(zip(prompts, entry_points, strict=True))]
+    answers = [as_completion(tok, {'task_id': i, 'prompt': prompt, 'entry_point': name}, max_new_tokens) for i, (prompt, name) in enumerate(zip(prompts, entry_points, strict=True))]
     for _ in endings(model, tok.pad_token_id, answers, n or MOST[model.device.type]): pass
     return [answer_record(tok, answer) for answer in answers]
 
@@ -236,26 +237,26 @@ def answer_key(record: dict) -> tuple:
     return record['task_id'], record['sample_idx']
 
 @dataclass
-class Contestant:
+class GenerationRun:
     "A run whose answers are wanted: its name, the file they go to, what decides them (`generation_settings`), and its adapter's number in the bank (-1: none)."
     run: str
     path: Path
     settings: dict
     adapter: int = -1
 
-    def records(self, some: list[dict], answers: list[Answer], tok) -> list[dict]:
+    def records(self, some: list[dict], answers: list[Completion], tok) -> list[dict]:
         "Generation records of tasks and their answers."
         return [{'run': self.run, 'settings': fingerprint(self.settings), 'protocol': self.settings['protocol'], 'task_id': t['task_id'], 'sample_idx': t['sample_idx'],
                  'prompt_sha': fingerprint(t['prompt']), **answer_record(tok, a)} for t, a in zip(some, answers)]
 
 # %% ../../nbs/generation/completions.ipynb #12-generate
-def generate_all(model, tok, tasks: list[dict], runs: list[Contestant], samples: int = 1, temperature: float = 0.0, bank: Bank | None = None) -> dict[str, list[dict]]:
+def generate_all(model, tok, tasks: list[dict], runs: list[GenerationRun], samples: int = 1, temperature: float = 0.0, bank: MultiLoRA | None = None) -> dict[str, list[dict]]:
     "Answers of all runs to all tasks, greedy or `samples` drawn ones each, appended to the runs' files as they end; continues where a killed run stopped. Returns each run's records in order."
     items = {answer_key(t): t for t in asked(tasks, samples)}
     done = {c.run: {answer_key(r): r for r in kept_records(Path(c.path), fingerprint(c.settings)) if answer_key(r) in items} for c in runs}
     for c in runs:
         if done[c.run]: print(f'{shown(c.path)}: {len(done[c.run])} of {len(items)} answers are there already')
-    answers = {id(a): (c, t, a) for c in runs for t in items.values() for a in [as_answer(tok, t, c.settings['max_new_tokens'], c.adapter)]}
+    answers = {id(a): (c, t, a) for c in runs for t in items.values() for a in [as_completion(tok, t, c.settings['max_new_tokens'], c.adapter)]}
     for c, t, a in answers.values(): a.reason = done[c.run].get(answer_key(t), {}).get('finish_reason')
     started, tokens = time.perf_counter(), 0
     with progress(len(answers), 'generating', 'answer', initial=sum(map(len, done.values()))) as bar:
@@ -272,7 +273,7 @@ def generate_all(model, tok, tasks: list[dict], runs: list[Contestant], samples:
 
 def generate(model, tok, tasks: list[dict], path: Path | str, run: str, settings: dict, samples: int = 1, temperature: float = 0.0) -> list[dict]:
     "`generate_all` for one run, of the model as it stands."
-    return generate_all(model, tok, tasks, [Contestant(run, Path(path), settings)], samples, temperature)[run]
+    return generate_all(model, tok, tasks, [GenerationRun(run, Path(path), settings)], samples, temperature)[run]
 
 # %% ../../nbs/generation/completions.ipynb #12-02e30577
 @torch.no_grad()      # weights gathered from other processes could not be gathered again after inference mode

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Factors', 'adapter_config', 'read_factors', 'decompose', 'effective_rank', 'module_place', 'spectrum_table',
-           'norm_table', 'left_overlap', 'random_overlap', 'overlap_table', 'rungs', 'truncated_tensors', 'truncate']
+           'norm_table', 'left_overlap', 'random_overlap', 'overlap_table', 'truncation_ranks', 'truncated_tensors',
+           'truncate']
 
 # %% ../../nbs/reporting/adapter_anatomy.ipynb #22-bc5904ea
 import json
@@ -106,7 +107,7 @@ def overlap_table(pairs: list[tuple], top: int | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=['pair', 'what', 'layer', 'kind', 'overlap'])
 
 # %% ../../nbs/reporting/adapter_anatomy.ipynb #22-396b2ded
-def rungs(rank: int) -> list[int]:
+def truncation_ranks(rank: int) -> list[int]:
     "1, 2, 4, ... and the rank itself."
     return sorted({*(2**i for i in range(rank.bit_length()) if 2**i < rank), rank})
 

@@ -10,7 +10,7 @@ __all__ = ['STYLE', 'VERDICT_MARKERS', 'FLIP_LOOKS', 'VERDICT_CLASSES', 'OVERLAP
            'learning_rate_finding', 'figure_quality', 'quality_finding', 'bar_looks', 'figure_funnel', 'funnel_finding',
            'figure_flips', 'similarity_bins', 'leakage_shares', 'leakage_finding', 'figure_leakage', 'atlas_codes',
            'figure_atlas', 'figure_cost', 'cost_label', 'figure_forgetting', 'figure_spectra', 'spectra_finding',
-           'figure_norms', 'figure_overlap', 'figure_ladder', 'ladder_finding']
+           'figure_norms', 'figure_overlap', 'figure_rank_truncation', 'truncation_finding']
 
 # %% ../../nbs/reporting/figures.ipynb #23-7d207f62
 import functools
@@ -507,7 +507,7 @@ def figure_overlap(overlaps: pd.DataFrame) -> Figure:
 
 # %% ../../nbs/reporting/figures.ipynb #23-f2641699
 @house_figure('nll', 'rank')
-def figure_ladder(ladder: pd.DataFrame, native: pd.DataFrame) -> Figure:
+def figure_rank_truncation(ladder: pd.DataFrame, native: pd.DataFrame) -> Figure:
     "NLL (nats a token) and, where known, pass@1 (%) of an adapter cut to rank k, with natively trained ranks as dots; ladder: run, of, rank (k), nll, pass_at_1; native: rank (0 = base), seed, nll, pass_at_1."
     cut = ladder[ladder['rank'] > 0].assign(percent=100 * ladder['pass_at_1'].astype(float))
     native = native.assign(percent=100 * native['pass_at_1'].astype(float)) if len(native) else pd.DataFrame(columns=['rank', 'nll', 'percent'], dtype=float)
@@ -522,9 +522,9 @@ def figure_ladder(ladder: pd.DataFrame, native: pd.DataFrame) -> Figure:
     rank_axis(ax, {*cut['rank'], *trained['rank']}, 'rank k')
     handles, labels = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, [f'{name}, cut' if name.startswith('r=') else name for name in labels], loc='outside right center')
-    return set_finding(fig, ladder_finding(cut, native))
+    return set_finding(fig, truncation_finding(cut, native))
 
-def ladder_finding(cut: pd.DataFrame, native: pd.DataFrame, margin: float = 0.01) -> str:
+def truncation_finding(cut: pd.DataFrame, native: pd.DataFrame, margin: float = 0.01) -> str:
     "The smallest k that keeps the largest adapter within `margin` nats of itself, and how far cut and native ranks lie apart, in words."
     top = cut['of'].max()
     line = cut[cut['of'] == top].groupby('rank')['nll'].mean()

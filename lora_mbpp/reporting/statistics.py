@@ -17,7 +17,7 @@ from scipy.stats import binom, bootstrap, t as student_t
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from ..core.runs import PLAN
+from ..core.runs import PREREGISTRATION
 
 # %% ../../nbs/reporting/statistics.ipynb #21-91b92ebe
 def mcnemar_p(gained: int, lost: int) -> float:
@@ -121,7 +121,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in multipletests(p_values, method='holm')[1]] if len(p_values) else []
 
 # %% ../../nbs/reporting/statistics.ipynb #21-4d767ef9
-def verdict(found: Estimate, p_adjusted: float, margin: float, alpha: float = PLAN['alpha']) -> str:
+def verdict(found: Estimate, p_adjusted: float, margin: float, alpha: float = PREREGISTRATION['alpha']) -> str:
     "`different`, `equivalent` or `inconclusive`."
     if p_adjusted < alpha: return 'different'
     low, high = found.interval(1 - 2 * alpha)

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['FOLLOWS_FROM_RANK', 'simulated_run', 'simulated_metrics', 'simulated_study', 'check_comparable', 'metrics_in',
-           'evaluated', 'load_runs', 'load_again', 'manifest', 'black_box', 'confounds', 'check_confounds',
-           'plan_sentence', 'label_of', 'by_rank', 'values_of', 'cluster_of', 'pairs_of', 'paired_differences',
-           'compare', 'finished', 'noise_floor', 'endpoints_of', 'comparison_table', 'run_table', 'adapters_of',
-           'key_of', 'loss_table', 'curve_table', 'funnel_table', 'flip_table', 'leakage_table', 'forgetting_table',
-           'atlas_table', 'rate_table']
+           'evaluated', 'load_runs', 'load_repeated_baseline', 'manifest', 'confound_table', 'confounds',
+           'check_confounds', 'preregistration_sentence', 'label_of', 'by_rank', 'values_of', 'cluster_of', 'pairs_of',
+           'paired_differences', 'compare', 'finished', 'noise_floor', 'endpoints_of', 'comparison_table', 'run_table',
+           'adapters_of', 'key_of', 'loss_table', 'curve_table', 'funnel_table', 'flip_table', 'leakage_table',
+           'forgetting_table', 'atlas_table', 'rate_table']
 
 # %% ../../nbs/reporting/tables.ipynb #26-56a42726
 from collections import Counter
@@ -21,7 +21,7 @@ import pandas as pd
 from ..tasks.benchmarks import task_order
 from ..core.errors import UserError
 from ..core.files import read_json, shown
-from ..core.runs import PLAN, plan_id
+from ..core.runs import PREREGISTRATION, preregistration_id
 from ..evaluate import FUNNEL, summarise, task_means
 from lora_mbpp.reporting.statistics import (
     bootstrap_interval, detectable_difference, detectable_mean, estimate, holm, mcnemar_p, pass_estimate, verdict,
@@ -44,7 +44,7 @@ def simulated_run(rank: int, seed: int, share: float, nll: float, n: int = 60, l
 def simulated_metrics(rank: int, seed: int, results: list[dict], nll: float) -> dict:
     "A metrics file around made-up result records."
     tasks = [{'task_id': r['task_id'], 'clean': r['clean']} for r in results]
-    info = {**summarise(results, tasks), 'reference_nll': nll, 'settings': {'protocol': 'made up', 'batch_size': 30}, 'plan': plan_id(), 'per_task': results, 'peak_memory_gb': 1.5,
+    info = {**summarise(results, tasks), 'reference_nll': nll, 'settings': {'protocol': 'made up', 'batch_size': 30}, 'plan': preregistration_id(), 'per_task': results, 'peak_memory_gb': 1.5,
             'seconds': {'generation': 40, 'programs': 3, 'references': 8}, 'forgetting': {'prose': {'nll': 3.0 + 0.01 * rank**0.5, 'n_tokens': 900}, 'other code': {'nll': 0.8, 'n_tokens': 900}}}
     lora = {'losses': [{'step': s, 'loss': 1.2 * 0.97**s, 'learning_rate': 1e-4} for s in range(1, 41)], 'val_nll': [{'step': s, 'nll': nll + 0.2 * 0.9**s} for s in (0, 10, 20, 40)],
             'steps': 40, 'trainable_parameters': 305280 * rank, 'seconds': 120, 'peak_memory_gb': 2.0, 'target_tokens': 9000, 'scale': 32 / max(rank, 1), 'rows': 160, 'order': f'order of seed {seed}'}
@@ -88,7 +88,7 @@ def load_runs(folder: Path | str, preset: str, allow_test: bool = False) -> list
     check_comparable([{**r, 'run_info': {**r['run_info'], 'test_run': False}} for r in runs] if allow_test else runs)
     return runs
 
-def load_again(folder: Path | str, preset: str) -> dict | None:
+def load_repeated_baseline(folder: Path | str, preset: str) -> dict | None:
     "Metrics of the second measurement of the untouched model, None when there is none."
     return next(iter(evaluated(folder, preset, 'again')), None)
 
@@ -102,13 +102,13 @@ def manifest(run: dict) -> dict:
     return {**run['run_info'].get('parameters', {}), **{k: training.get(k) for k in ('scale', 'steps', 'rows', 'target_tokens', 'order') if k in training},
             **{f'package: {k}': v for k, v in meta.get('packages', {}).items()}, 'python': meta.get('python'), **device, 'plan': run['eval_info'].get('plan')}
 
-def black_box(runs: list[dict]) -> pd.DataFrame:
+def confound_table(runs: list[dict]) -> pd.DataFrame:
     "One row a field, one column an adapter."
     return pd.DataFrame({m['run_info']['run']: manifest(m) for m in runs if m['run_info']['kind'] == 'lora'}, dtype=object)
 
 def confounds(runs: list[dict], chosen_rates: bool = False) -> list[str]:
     "Sentences on what differs between ranks of the same seed, or between seeds beyond the order, and may not. `chosen_rates`: learning rates were chosen on validation data."
-    box, allowed = black_box(runs), {*FOLLOWS_FROM_RANK, 'seed', *(['lr', 'tag'] if chosen_rates else [])}
+    box, allowed = confound_table(runs), {*FOLLOWS_FROM_RANK, 'seed', *(['lr', 'tag'] if chosen_rates else [])}
     seeds = {m['run_info']['run']: m['run_info']['seed'] for m in runs}
     found = []
     for name, values in box.iterrows():
@@ -124,12 +124,12 @@ def check_confounds(runs: list[dict], chosen_rates: bool = False) -> None:
     if found := confounds(runs, chosen_rates): raise UserError('these runs differ in more than their rank, so no difference between them can be called the rank\'s: ' + ' | '.join(found))
 
 # %% ../../nbs/reporting/tables.ipynb #26-b59f4e98
-def plan_sentence(runs: list[dict]) -> str:
-    "Whether the results were measured under today's `PLAN`."
+def preregistration_sentence(runs: list[dict]) -> str:
+    "Whether the results were measured under today's `PREREGISTRATION`."
     found = Counter(m['eval_info'].get('plan') for m in runs)
-    if set(found) == {plan_id()}: return f'margins, endpoint and correction were fixed before the measurement (plan {plan_id()})'
-    others = ', '.join(f'{count} under {plan or "no plan"}' for plan, count in found.items() if plan != plan_id())
-    return f'not pre-registered: of {len(runs)} results {others}; the plan read here is {plan_id()}'
+    if set(found) == {preregistration_id()}: return f'margins, endpoint and correction were fixed before the measurement (plan {preregistration_id()})'
+    others = ', '.join(f'{count} under {plan or "no plan"}' for plan, count in found.items() if plan != preregistration_id())
+    return f'not pre-registered: of {len(runs)} results {others}; the plan read here is {preregistration_id()}'
 
 # %% ../../nbs/reporting/tables.ipynb #26-0521501e
 def label_of(run: dict) -> str:
@@ -192,10 +192,10 @@ def compare(a: dict, b: dict, endpoint: str) -> dict:
 
 def finished(row: dict, p_adjusted: float, family: int) -> dict:
     "A comparison with its intervals, detectable difference and verdict."
-    found, margin, alpha = row['estimate'], PLAN['margins'][row['endpoint']], PLAN['alpha']
+    found, margin, alpha = row['estimate'], PREREGISTRATION['margins'][row['endpoint']], PREREGISTRATION['alpha']
     (low, high), (low90, high90) = found.interval(1 - alpha), found.interval(1 - 2 * alpha)
     discordance = (row['gained'] + row['lost']) / (row['tasks'] * row['seeds'])
-    detectable = detectable_difference(row['tasks'], discordance, alpha / family, PLAN['power']) if row['single'] else detectable_mean(found, alpha / family, PLAN['power'])
+    detectable = detectable_difference(row['tasks'], discordance, alpha / family, PREREGISTRATION['power']) if row['single'] else detectable_mean(found, alpha / family, PREREGISTRATION['power'])
     if row['endpoint'] == 'pass@1' and detectable > 1: detectable = float('nan')   # no true difference could have been found
     return {**{k: v for k, v in row.items() if k not in ('estimate', 'single')}, 'low': low, 'high': high, 'low90': low90, 'high90': high90, 'discordance': discordance,
             'p adjusted': p_adjusted, 'margin': margin, 'detectable': detectable, 'verdict': verdict(found, p_adjusted, margin)}
@@ -209,10 +209,10 @@ def noise_floor(base: dict, again: dict | None, endpoint: str) -> float:
 
 def endpoints_of(runs: list[dict]) -> list[str]:
     "The endpoints that all runs have, the primary one first."
-    return [e for e in PLAN['margins'] if all(values_of(run, e) for run in runs)]
+    return [e for e in PREREGISTRATION['margins'] if all(values_of(run, e) for run in runs)]
 
 def comparison_table(runs: list[dict], again: dict | None = None) -> pd.DataFrame:
-    "Every rank against the base and against every other rank, on every endpoint, p-values adjusted within an endpoint (Holm). Verdicts by `PLAN`."
+    "Every rank against the base and against every other rank, on every endpoint, p-values adjusted within an endpoint (Holm). Verdicts by `PREREGISTRATION`."
     groups, rows = by_rank(runs), []
     for endpoint in endpoints_of(runs):
         family = [{'a': a, 'b': b, **compare(groups[a], groups[b], endpoint)} for a, b in combinations(groups, 2)]

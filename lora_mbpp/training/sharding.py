@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from ..core.errors import UserError
-from ..models.lora_layers import fits
+from ..models.lora_layers import supports_fused_lora
 
 # %% ../../nbs/training/sharding.ipynb #37-frozen
 def plain_weight(base: nn.Module) -> nn.Parameter:
@@ -27,7 +27,7 @@ def plain_weight(base: nn.Module) -> nn.Parameter:
 def shard_base(model: PeftModel, device: str) -> int:
     "Bring a model from the CPU's memory to `device` layer by layer, each process keeping its share of the frozen matrices; returns the number of layers. Raises `UserError` for adapters whose layers need more than the lean computation."
     adapted = [m for m in model.modules() if hasattr(m, 'lora_A')]
-    if not adapted or not all(fits(m) for m in adapted): raise UserError('weights are sharded for plain LoRA (methods lora, rslora, lora+) only: pass --method lora, or --sharding none')
+    if not adapted or not all(supports_fused_lora(m) for m in adapted): raise UserError('weights are sharded for plain LoRA (methods lora, rslora, lora+) only: pass --method lora, or --sharding none')
     mesh, causal = init_device_mesh(device, (dist.get_world_size(),)), model.get_base_model()
     decoder = causal.get_decoder()
     for layer in decoder.layers:
