@@ -1,4 +1,5 @@
 """Packaging for pip: every value comes from settings.ini, which nbdev reads too."""
+
 from configparser import ConfigParser
 from pathlib import Path
 

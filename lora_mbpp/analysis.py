@@ -13,40 +13,83 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .reporting.adapter_anatomy import norm_table, overlap_table, spectrum_table
 from .core.config import Config
 from .core.errors import UserError
 from .core.files import project_root, shown
 from .core.runs import PREREGISTRATION, artifacts_folder, group_name
-from lora_mbpp.reporting.figures import (
-    figure_atlas, figure_cost, figure_curves, figure_first_steps, figure_flips, figure_forest, figure_forgetting,
-    figure_funnel, figure_rank_truncation, figure_leakage, figure_learning_rates, figure_norms, figure_overlap,
-    figure_pass_by_rank, figure_quality, figure_spectra, save_figure,
-)
 from .models.loading import is_adapter
-from .reporting.rank_truncation import curve_table as quality_table, truncation_table
+from .reporting.adapter_anatomy import norm_table, overlap_table, spectrum_table
+from lora_mbpp.reporting.figures import (
+    figure_atlas,
+    figure_cost,
+    figure_curves,
+    figure_first_steps,
+    figure_flips,
+    figure_forest,
+    figure_forgetting,
+    figure_funnel,
+    figure_leakage,
+    figure_learning_rates,
+    figure_norms,
+    figure_overlap,
+    figure_pass_by_rank,
+    figure_quality,
+    figure_rank_truncation,
+    figure_spectra,
+    save_figure,
+)
+from .reporting.rank_truncation import curve_table as quality_table
+from .reporting.rank_truncation import truncation_table
 from lora_mbpp.reporting.tables import (
-    atlas_table, by_rank, check_confounds, comparison_table, curve_table, flip_table, forgetting_table, funnel_table,
-    label_of, leakage_table, load_repeated_baseline, load_runs, loss_table, metrics_in, preregistration_sentence, rate_table, run_table,
+    atlas_table,
+    by_rank,
+    check_confounds,
+    comparison_table,
+    curve_table,
+    flip_table,
+    forgetting_table,
+    funnel_table,
+    label_of,
+    leakage_table,
+    load_repeated_baseline,
+    load_runs,
+    loss_table,
+    metrics_in,
+    preregistration_sentence,
+    rate_table,
+    run_table,
 )
 
 # %% ../nbs/04_analysis.ipynb #04-d675b0d5
 UNITS = {'NLL': (1, ' nats', '.3f'), 'pass@1': (100, ' points', '.1f')}
+
 
 def amount(value: float, endpoint: str, sign: str = '') -> str:
     "A number in the endpoint's unit: `+0.012`, `-3.4`."
     factor, _, form = UNITS[endpoint]
     return f'{factor * value:{sign}{form}}'
 
+
 def sentence(row: dict) -> str:
     "One comparison in words."
     endpoint, unit = row['endpoint'], UNITS[row['endpoint']][1]
     inside = abs(row['low']) < row['margin'] and abs(row['high']) < row['margin']
-    verdict = {'different': 'different' + (', though by less than the margin' if inside else ''), 'equivalent': f"equivalent within {amount(row['margin'], endpoint)}{unit}",
-               'inconclusive': f"inconclusive at {row['tasks']} tasks" + (f" (a difference of {amount(row['detectable'], endpoint)}{unit} would have been found)" if row['detectable'] == row['detectable'] else '')}[row['verdict']]
+    verdict = {
+        'different': 'different' + (', though by less than the margin' if inside else ''),
+        'equivalent': f"equivalent within {amount(row['margin'], endpoint)}{unit}",
+        'inconclusive': f"inconclusive at {row['tasks']} tasks"
+        + (
+            f" (a difference of {amount(row['detectable'], endpoint)}{unit} would have been found)"
+            if row['detectable'] == row['detectable']
+            else ''
+        ),
+    }[row['verdict']]
     flips = f", {row['gained']} gained, {row['lost']} lost" if endpoint == 'pass@1' else ''
-    return (f"{endpoint}, {row['b']} against {row['a']}: {verdict}; {amount(row['difference'], endpoint, '+')}{unit}, 95 % interval {amount(row['low'], endpoint, '+')} to "
-            f"{amount(row['high'], endpoint, '+')}{flips}, adjusted p {row['p adjusted']:.3f}, {row['tasks']} tasks, {row['seeds']} seed{'s' if row['seeds'] > 1 else ''}")
+    return (
+        f"{endpoint}, {row['b']} against {row['a']}: {verdict}; {amount(row['difference'], endpoint, '+')}{unit}, 95 % interval {amount(row['low'], endpoint, '+')} to "
+        f"{amount(row['high'], endpoint, '+')}{flips}, adjusted p {row['p adjusted']:.3f}, {row['tasks']} tasks, {row['seeds']} seed{'s' if row['seeds'] > 1 else ''}"
+    )
+
 
 def sentences(runs: list[dict], again: dict | None = None) -> list[str]:
     "All comparisons in words, the primary endpoint first."
@@ -58,68 +101,143 @@ def named(rows: list[dict]) -> str:
     names = [f"{row['b']} against {row['a']}" for row in rows]
     return ' and '.join(filter(None, [', '.join(names[:-1]), names[-1]])) if names else ''
 
+
 def spread(rows: list[dict], endpoint: str) -> str:
     "`-0.15 to -0.12 nats`, or one number."
     low, high = (amount(f(row['difference'] for row in rows), endpoint, '+') for f in (min, max))
     return (low if low == high else f'{low} to {high}') + UNITS[endpoint][1]
 
-BETTER = {'NLL': -1, 'pass@1': 1}      # the sign of an improvement
+
+BETTER = {'NLL': -1, 'pass@1': 1}  # the sign of an improvement
+
 
 def kind_of(row: dict) -> str:
     "`better`, `worse`, `equivalent` or `inconclusive`."
-    return row['verdict'] if row['verdict'] != 'different' else 'better' if row['difference'] * BETTER[row['endpoint']] > 0 else 'worse'
+    return (
+        row['verdict']
+        if row['verdict'] != 'different'
+        else 'better'
+        if row['difference'] * BETTER[row['endpoint']] > 0
+        else 'worse'
+    )
+
 
 def finding(rows: list[dict], endpoint: str, what: str) -> str:
     "What the verdicts on one endpoint and one kind of comparison come to."
     parts = []
     for kind in ('better', 'worse', 'equivalent', 'inconclusive'):
         mine = [row for row in rows if kind_of(row) == kind]
-        within = f' within {amount(PREREGISTRATION["margins"][endpoint], endpoint)}{UNITS[endpoint][1]}' if kind == 'equivalent' else ''
-        if mine: parts.append(f"{kind}{within} " + (f'in all {len(rows)} comparisons' if len(mine) == len(rows) > 1 else named(mine) if len(mine) <= 3 else f'in {len(mine)} of {len(rows)}') + f' ({spread(mine, endpoint)})')
+        within = (
+            f' within {amount(PREREGISTRATION["margins"][endpoint], endpoint)}{UNITS[endpoint][1]}'
+            if kind == 'equivalent'
+            else ''
+        )
+        if mine:
+            parts.append(
+                f"{kind}{within} "
+                + (
+                    f'in all {len(rows)} comparisons'
+                    if len(mine) == len(rows) > 1
+                    else named(mine)
+                    if len(mine) <= 3
+                    else f'in {len(mine)} of {len(rows)}'
+                )
+                + f' ({spread(mine, endpoint)})'
+            )
     return f"{endpoint} {what}: {'; '.join(parts)}"
+
 
 def answer(runs: list[dict], again: dict | None = None) -> str:
     "What the study found, in a few plain sentences."
-    if len(runs) < 2: return 'Only the untouched model has been measured: there is nothing to compare.'
+    if len(runs) < 2:
+        return 'Only the untouched model has been measured: there is nothing to compare.'
     rows = comparison_table(runs, again).to_dict('records')
-    found = [finding(kind, endpoint, what) + '.' for endpoint in dict.fromkeys(row['endpoint'] for row in rows)
-             for what, kind in (('against the untouched model', [r for r in rows if r['a'] == 'base' and r['endpoint'] == endpoint]), ('between ranks', [r for r in rows if r['a'] != 'base' and r['endpoint'] == endpoint])) if kind]
+    found = [
+        finding(kind, endpoint, what) + '.'
+        for endpoint in dict.fromkeys(row['endpoint'] for row in rows)
+        for what, kind in (
+            ('against the untouched model', [r for r in rows if r['a'] == 'base' and r['endpoint'] == endpoint]),
+            ('between ranks', [r for r in rows if r['a'] != 'base' and r['endpoint'] == endpoint]),
+        )
+        if kind
+    ]
     seeds = min(row['seeds'] for row in rows)
-    if seeds < PREREGISTRATION['seeds']: found.append(f"With {seeds} seed{'s' if seeds > 1 else ''} a rank these are verdicts on single adapters: what looks like the rank may be the seed, and {PREREGISTRATION['seeds']} seeds are needed to tell.")
+    if seeds < PREREGISTRATION['seeds']:
+        found.append(
+            f"With {seeds} seed{'s' if seeds > 1 else ''} a rank these are verdicts on single adapters: what looks like the rank may be the seed, and {PREREGISTRATION['seeds']} seeds are needed to tell."
+        )
     return ' '.join(found)
 
 # %% ../nbs/04_analysis.ipynb #04-934bf9ab
 def headline(runs: list[dict]) -> pd.DataFrame:
     "The runs' table with each run's difference from the base: pass@1 with interval, gained, lost; NLL."
     table = run_table(runs)
+
     def against_base(run):
-        if run['run_info']['kind'] == 'base' or len(run['eval_info']['per_task']) < 2: return {}
+        if run['run_info']['kind'] == 'base' or len(run['eval_info']['per_task']) < 2:
+            return {}
         one = comparison_table([runs[0], run])
-        return {f"{row['endpoint']} {k}": row[k] for row in one.to_dict('records') for k in ('difference', 'low', 'high', 'gained', 'lost', 'p')}
+        return {
+            f"{row['endpoint']} {k}": row[k]
+            for row in one.to_dict('records')
+            for k in ('difference', 'low', 'high', 'gained', 'lost', 'p')
+        }
+
     return pd.concat([table, pd.DataFrame([against_base(run) for run in runs])], axis=1)
+
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     "The headline table as text: percentages, intervals in brackets, no difference for the base itself."
+
     def row(r):
         base, many = r['rank'] == 0, [c for c in r if c.startswith('pass@') and c[5:].isdigit() and c != 'pass@1']
+
         def difference(endpoint):
-            if base or pd.isna(r.get(f'{endpoint} difference')): return ''
+            if base or pd.isna(r.get(f'{endpoint} difference')):
+                return ''
             return f"{amount(r[f'{endpoint} difference'], endpoint, '+')} [{amount(r[f'{endpoint} low'], endpoint, '+')}, {amount(r[f'{endpoint} high'], endpoint, '+')}]"
-        return {'run': r['run'], 'rank': 'base' if base else str(r['rank']), 'seed': '' if base else f"{r['seed']:.0f}", 'NLL': f"{r['nll']:.3f}" if pd.notna(r['nll']) else '', 'NLL difference': difference('NLL'),
-                'pass@1': f"{r['pass@1']:.1%} [{r['low']:.0%}, {r['high']:.0%}]", 'difference (points)': difference('pass@1'), 'gained/lost': '' if base else f"{r['pass@1 gained']:.0f}/{r['pass@1 lost']:.0f}",
-                **{name: f'{r[name]:.1%}' for name in many if pd.notna(r[name])}, 'clean tasks': f"{r['pass@1 clean']:.1%}" if pd.notna(r['pass@1 clean']) else '', 'syntax': f"{r['syntax']:.0%}",
-                'trainable': '' if base else f"{r['trainable'] / 1e6:.1f} M", 'train min': '' if base else f"{r['train minutes']:.1f}", 'eval min': f"{r['eval minutes']:.1f}", 'peak GB': f"{r['peak GB']:.1f}"}
+
+        return {
+            'run': r['run'],
+            'rank': 'base' if base else str(r['rank']),
+            'seed': '' if base else f"{r['seed']:.0f}",
+            'NLL': f"{r['nll']:.3f}" if pd.notna(r['nll']) else '',
+            'NLL difference': difference('NLL'),
+            'pass@1': f"{r['pass@1']:.1%} [{r['low']:.0%}, {r['high']:.0%}]",
+            'difference (points)': difference('pass@1'),
+            'gained/lost': '' if base else f"{r['pass@1 gained']:.0f}/{r['pass@1 lost']:.0f}",
+            **{name: f'{r[name]:.1%}' for name in many if pd.notna(r[name])},
+            'clean tasks': f"{r['pass@1 clean']:.1%}" if pd.notna(r['pass@1 clean']) else '',
+            'syntax': f"{r['syntax']:.0%}",
+            'trainable': '' if base else f"{r['trainable'] / 1e6:.1f} M",
+            'train min': '' if base else f"{r['train minutes']:.1f}",
+            'eval min': f"{r['eval minutes']:.1f}",
+            'peak GB': f"{r['peak GB']:.1f}",
+        }
+
     return pd.DataFrame([row(r) for r in table.to_dict('records')]).fillna('')
 
 # %% ../nbs/04_analysis.ipynb #04-1864b2d3
 def verdicts(comparisons: pd.DataFrame) -> pd.DataFrame:
     "The comparison table as text."
+
     def row(r):
         endpoint = r['endpoint']
-        return {'endpoint': endpoint, 'comparison': f"{r['b']} against {r['a']}", 'verdict': r['verdict'], 'difference': f"{amount(r['difference'], endpoint, '+')}{UNITS[endpoint][1]}",
-                '95 % interval': f"{amount(r['low'], endpoint, '+')} to {amount(r['high'], endpoint, '+')}", 'gained/lost': f"{r['gained']}/{r['lost']}" if endpoint == 'pass@1' else '',
-                'p': f"{r['p']:.3f}", 'p adjusted': f"{r['p adjusted']:.3f}", 'detectable': amount(r['detectable'], endpoint) if pd.notna(r['detectable']) else '',
-                'margin': amount(r['margin'], endpoint), 'A/A': amount(r['noise'], endpoint) if pd.notna(r['noise']) else 'not measured', 'test': r['test']}
+        return {
+            'endpoint': endpoint,
+            'comparison': f"{r['b']} against {r['a']}",
+            'verdict': r['verdict'],
+            'difference': f"{amount(r['difference'], endpoint, '+')}{UNITS[endpoint][1]}",
+            '95 % interval': f"{amount(r['low'], endpoint, '+')} to {amount(r['high'], endpoint, '+')}",
+            'gained/lost': f"{r['gained']}/{r['lost']}" if endpoint == 'pass@1' else '',
+            'p': f"{r['p']:.3f}",
+            'p adjusted': f"{r['p adjusted']:.3f}",
+            'detectable': amount(r['detectable'], endpoint) if pd.notna(r['detectable']) else '',
+            'margin': amount(r['margin'], endpoint),
+            'A/A': amount(r['noise'], endpoint) if pd.notna(r['noise']) else 'not measured',
+            'test': r['test'],
+        }
+
     return pd.DataFrame([row(r) for r in comparisons.to_dict('records')])
 
 # %% ../nbs/04_analysis.ipynb #04-26431892
@@ -128,13 +246,28 @@ def unit_of(runs: list[dict]) -> str:
     usual = 'starter set' if runs[0]['run_info']['preset'] == 'starter' else 'MBPP'
     return runs[0]['eval_info']['settings'].get('task_set', usual)
 
+
 def result_figures(runs: list[dict], again: dict | None = None) -> dict[str, Figure]:
     "Figures that need metrics files only, by name; those without data are left out."
-    if len(runs) < 2: return {}
-    makers = {'forest': (figure_forest, comparison_table(runs, again)), 'pass_by_rank': (figure_pass_by_rank, run_table(runs)), 'curves': (figure_curves, curve_table(runs)), 'first_steps': (figure_first_steps, loss_table(runs)),
-              'funnel': (figure_funnel, funnel_table(runs)), 'flips': (figure_flips, flip_table(runs)), 'cost': (figure_cost, run_table(runs)), 'atlas': (figure_atlas, atlas_table(runs)),
-              'forgetting': (figure_forgetting, forgetting_table(runs)), 'leakage': (figure_leakage, leakage_table(runs))}
-    return {name: maker(table) for name, (maker, table) in makers.items() if len(table) and not (name == 'leakage' and table.nearest.isna().all())}
+    if len(runs) < 2:
+        return {}
+    makers = {
+        'forest': (figure_forest, comparison_table(runs, again)),
+        'pass_by_rank': (figure_pass_by_rank, run_table(runs)),
+        'curves': (figure_curves, curve_table(runs)),
+        'first_steps': (figure_first_steps, loss_table(runs)),
+        'funnel': (figure_funnel, funnel_table(runs)),
+        'flips': (figure_flips, flip_table(runs)),
+        'cost': (figure_cost, run_table(runs)),
+        'atlas': (figure_atlas, atlas_table(runs)),
+        'forgetting': (figure_forgetting, forgetting_table(runs)),
+        'leakage': (figure_leakage, leakage_table(runs)),
+    }
+    return {
+        name: maker(table)
+        for name, (maker, table) in makers.items()
+        if len(table) and not (name == 'leakage' and table.nearest.isna().all())
+    }
 
 # %% ../nbs/04_analysis.ipynb #04-abe56c91
 def probe_figures(folder: Path, preset: str, runs: list[dict]) -> dict[str, Figure]:
@@ -142,29 +275,55 @@ def probe_figures(folder: Path, preset: str, runs: list[dict]) -> dict[str, Figu
     rates, ladder, quality, found = rate_table(folder, preset), truncation_table(folder), quality_table(folder), {}
     mine = {run['run_info']['run'] for run in runs}
     ladder, quality = (table[table.run.isin(mine)] for table in (ladder, quality))
-    if len(rates) and rates.groupby('rank').lr.nunique().max() > 1: found['learning_rates'] = figure_learning_rates(rates)
-    if len(ladder): found['ladder'] = figure_rank_truncation(ladder, run_table(runs).rename(columns={'pass@1': 'pass_at_1'}))
-    if len(quality): found['quality'] = figure_quality(quality)
+    if len(rates) and rates.groupby('rank').lr.nunique().max() > 1:
+        found['learning_rates'] = figure_learning_rates(rates)
+    if len(ladder):
+        found['ladder'] = figure_rank_truncation(ladder, run_table(runs).rename(columns={'pass@1': 'pass_at_1'}))
+    if len(quality):
+        found['quality'] = figure_quality(quality)
     return found
+
 
 def adapters_in(folder: Path, runs: list[dict]) -> dict[str, Path]:
     "Adapters of the runs that lie below `folder`, by label."
-    return {label_of(run): path for run in runs[1:] if is_adapter(path := Path(folder)/'checkpoints'/run['run_info']['run'])}
+    return {
+        label_of(run): path
+        for run in runs[1:]
+        if is_adapter(path := Path(folder) / 'checkpoints' / run['run_info']['run'])
+    }
+
 
 def overlap_pairs(runs: list[dict], adapters: dict[str, Path]) -> list[tuple]:
     "(label, what, adapter, adapter) of ranks with the same seed and of seeds with the same rank, neighbours only."
-    groups = {rank: {seed: label_of(run) for seed, run in group.items() if label_of(run) in adapters} for rank, group in by_rank(runs[1:]).items()}
+    groups = {
+        rank: {seed: label_of(run) for seed, run in group.items() if label_of(run) in adapters}
+        for rank, group in by_rank(runs[1:]).items()
+    }
     ranks, pairs = list(groups), []
-    for a, b in zip(ranks, ranks[1:]): pairs += [(f'{a} and {b}', 'ranks', adapters[groups[a][s]], adapters[groups[b][s]]) for s in sorted(groups[a].keys() & groups[b].keys())[:1]]
-    for rank in ranks: pairs += [(f'{rank}, seeds {s} and {t}', 'seeds', adapters[groups[rank][s]], adapters[groups[rank][t]]) for s, t in list(zip(sorted(groups[rank]), sorted(groups[rank])[1:]))[:1]]
+    for a, b in zip(ranks, ranks[1:]):
+        pairs += [
+            (f'{a} and {b}', 'ranks', adapters[groups[a][s]], adapters[groups[b][s]])
+            for s in sorted(groups[a].keys() & groups[b].keys())[:1]
+        ]
+    for rank in ranks:
+        pairs += [
+            (f'{rank}, seeds {s} and {t}', 'seeds', adapters[groups[rank][s]], adapters[groups[rank][t]])
+            for s, t in list(zip(sorted(groups[rank]), sorted(groups[rank])[1:]))[:1]
+        ]
     return pairs
+
 
 def anatomy_figures(folder: Path, runs: list[dict]) -> dict[str, Figure]:
     "Figures of what the adapters look like inside; none where no adapter is at hand."
     adapters = adapters_in(folder, runs)
-    if not adapters: return {}
+    if not adapters:
+        return {}
     last, pairs = list(adapters)[-1], overlap_pairs(runs, adapters)
-    return {'spectra': figure_spectra(spectrum_table(adapters)), 'norms': figure_norms(norm_table(adapters[last])), **({'overlap': figure_overlap(overlap_table(pairs))} if pairs else {})}
+    return {
+        'spectra': figure_spectra(spectrum_table(adapters)),
+        'norms': figure_norms(norm_table(adapters[last])),
+        **({'overlap': figure_overlap(overlap_table(pairs))} if pairs else {}),
+    }
 
 # %% ../nbs/04_analysis.ipynb #04-667ce810
 def save_figures(figures: dict[str, Figure], folder: Path | str) -> list[Path]:
@@ -174,8 +333,17 @@ def save_figures(figures: dict[str, Figure], folder: Path | str) -> list[Path]:
 # %% ../nbs/04_analysis.ipynb #04-2541eff5
 def results_folder(cfg: Config) -> Path:
     "`artifacts` when it holds evaluated runs of the preset or was named explicitly, otherwise the shipped `results/<preset>`; says which."
-    own, shipped = artifacts_folder(cfg), project_root()/'results'/group_name(cfg)
-    def has_runs(folder): return any(m['run_info'].get('preset') == group_name(cfg) and 'per_task' in m.get('eval_info', {}) for m in metrics_in(folder))
-    if cfg.artifacts_dir or has_runs(own) or not has_runs(shipped): return own
-    print(f'no runs of {group_name(cfg)} in {shown(own)} yet: showing the results shipped in {shown(shipped)} (make your own with lora-mbpp sweep)')
+    own, shipped = artifacts_folder(cfg), project_root() / 'results' / group_name(cfg)
+
+    def has_runs(folder):
+        return any(
+            m['run_info'].get('preset') == group_name(cfg) and 'per_task' in m.get('eval_info', {})
+            for m in metrics_in(folder)
+        )
+
+    if cfg.artifacts_dir or has_runs(own) or not has_runs(shipped):
+        return own
+    print(
+        f'no runs of {group_name(cfg)} in {shown(own)} yet: showing the results shipped in {shown(shipped)} (make your own with lora-mbpp sweep)'
+    )
     return shipped

@@ -18,12 +18,18 @@ from .models.loading import choose_runtime
 def run_baseline(cfg: Config) -> dict:
     "Metrics of the untouched model under the settings of `cfg`; measured now, or read back when they exist. With `again`, a second time in smaller batches."
     metrics = evaluate(cfg, run_name(cfg, base=True))
-    if cfg.again: repeat_baseline(cfg)
+    if cfg.again:
+        repeat_baseline(cfg)
     return metrics
+
 
 def repeat_baseline(cfg: Config) -> dict:
     "Metrics of the untouched model in batches of half the size (A/A): what differs is the noise floor."
-    return evaluate(replace(cfg, batch_size=max(1, completions_at_once(cfg, choose_runtime(cfg)) // 2), out_file=None), f'{run_name(cfg, base=True)}-again', kind='again')
+    return evaluate(
+        replace(cfg, batch_size=max(1, completions_at_once(cfg, choose_runtime(cfg)) // 2), out_file=None),
+        f'{run_name(cfg, base=True)}-again',
+        kind='again',
+    )
 
 # %% ../nbs/01_baseline.ipynb #01-30a53641
 def baseline_of(cfg: Config) -> dict:

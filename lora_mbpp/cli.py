@@ -26,29 +26,52 @@ def option_help(parameter) -> str:
     "Help text of a `Config` field, with its choices and its default in the starter preset."
     choices = [c for c in parameter.metadata.get('choices', ()) if c != 'literal']
     default = getattr(resolve(), parameter.name)
-    return (parameter.metadata['help'] + (f" [{', '.join(choices)}]" if choices else '') + (f' (starter: {default})' if default is not None and 'default' not in parameter.metadata['help'] else '')).replace('%', '%%')
+    return (
+        parameter.metadata['help']
+        + (f" [{', '.join(choices)}]" if choices else '')
+        + (f' (starter: {default})' if default is not None and 'default' not in parameter.metadata['help'] else '')
+    ).replace('%', '%%')
+
 
 def add_options(command: argparse.ArgumentParser, *stages: str, without: tuple[str, ...] = ()) -> None:
     "One long option for every parameter of the stages."
-    names = {name: parameter for stage in stages for name, parameter in stage_parameters(stage).items() if name not in without}
+    names = {
+        name: parameter
+        for stage in stages
+        for name, parameter in stage_parameters(stage).items()
+        if name not in without
+    }
     for name, parameter in names.items():
         flags = ['--' + name.replace('_', '-')] + (['--out-dir'] if name == 'data_dir' and stages == ('data',) else [])
-        extra = {'nargs': '?', 'const': 'true'} if parameter.type is bool else {}   # --merge and --merge true are the same
-        command.add_argument(*flags, dest=name, **extra, metavar=name.split('_')[-1].upper(), help=option_help(parameter))
+        extra = (
+            {'nargs': '?', 'const': 'true'} if parameter.type is bool else {}
+        )  # --merge and --merge true are the same
+        command.add_argument(
+            *flags, dest=name, **extra, metavar=name.split('_')[-1].upper(), help=option_help(parameter)
+        )
     command.add_argument('--config', metavar='FILE', help='YAML file with parameters; options given here overrule it')
     command.add_argument('--debug', action='store_true', help='show the trace of an error')
 
 # %% ../nbs/cli.ipynb #15-ac6e52ca
 def read_config(path: str | None, known: set[str]) -> dict:
     "Parameters of a YAML file. Raises `UserError` for a missing or malformed file and for names the command does not take."
-    if not path: return {}
-    try: values = yaml.safe_load(Path(path).read_text(encoding='utf-8')) or {}
-    except FileNotFoundError: raise UserError(f'there is no file {path}') from None
-    except (OSError, UnicodeDecodeError) as error: raise UserError(f'cannot read {path}: {error}') from None
-    except yaml.YAMLError as error: raise UserError(f'{path} is not valid YAML: {str(error).splitlines()[0]}{f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""}') from None
-    if not isinstance(values, dict): raise UserError(f'{path}: expected lines of the form name: value')
+    if not path:
+        return {}
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding='utf-8')) or {}
+    except FileNotFoundError:
+        raise UserError(f'there is no file {path}') from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'cannot read {path}: {error}') from None
+    except yaml.YAMLError as error:
+        raise UserError(
+            f'{path} is not valid YAML: {str(error).splitlines()[0]}{f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""}'
+        ) from None
+    if not isinstance(values, dict):
+        raise UserError(f'{path}: expected lines of the form name: value')
     for name in values:
-        if name not in known: raise UserError(f"{path}: unknown parameter '{name}'{suggest(str(name), known)}")
+        if name not in known:
+            raise UserError(f"{path}: unknown parameter '{name}'{suggest(str(name), known)}")
     return values
 
 # %% ../nbs/cli.ipynb #15-8a617337
@@ -58,25 +81,32 @@ def given_values(args: argparse.Namespace, *stages: str) -> dict:
     options = {name: getattr(args, name) for name in known if getattr(args, name, None) is not None}
     return {**read_config(args.config, known), **options}
 
+
 def files_named(given: dict) -> None:
     "Whoever names data files means source `files`."
-    if (given.get('mbpp_file') or given.get('codealpaca_file')) and given.get('source') is None: given['source'] = 'files'
+    if (given.get('mbpp_file') or given.get('codealpaca_file')) and given.get('source') is None:
+        given['source'] = 'files'
+
 
 def config_of(args: argparse.Namespace, stage: str) -> Config:
     "The `Config` of a stage command. Files named without a source mean source `files`."
     given = given_values(args, stage)
-    if stage in ('data', 'train'): files_named(given)
+    if stage in ('data', 'train'):
+        files_named(given)
     return resolve(given.pop('preset', 'starter'), **given)
 
 # %% ../nbs/cli.ipynb #15-772898cc
 def cmd_data(args) -> int:
     "Prepare train.jsonl, val.jsonl, mbpp_test.jsonl and manifest.json."
     from lora_mbpp.data import prepare
+
     cfg = config_of(args, 'data')
     manifest = prepare(cfg)
-    for name, count in manifest['counts'].items(): print(f'{count:>7} {name}')
-    print(f"{len(manifest['dropped']):>7} near-duplicate pairs, listed in {shown(data_folder(cfg)/'manifest.json')}")
+    for name, count in manifest['counts'].items():
+        print(f'{count:>7} {name}')
+    print(f"{len(manifest['dropped']):>7} near-duplicate pairs, listed in {shown(data_folder(cfg) / 'manifest.json')}")
     return 0
+
 
 def summary(metrics: dict) -> str:
     "One line on an evaluation."
@@ -90,18 +120,25 @@ def cmd_baseline(args) -> int:
     "Zero-shot answers of the untouched model, and their score."
     from lora_mbpp.baseline import run_baseline
     from lora_mbpp.data import with_benchmark
+
     cfg = with_benchmark(config_of(args, 'baseline'))
     print(summary(run_baseline(cfg)), f'\nmetrics in {shown(metrics_file(cfg, run_name(cfg, base=True)))}')
     return 0
 
+
 def cmd_train(args) -> int:
     "Train one LoRA or QLoRA adapter."
     from lora_mbpp.train import train
+
     cfg = config_of(args, 'train')
     info = train(cfg)['train_info']
-    if int(os.environ.get('RANK', 0)): return 0      # one of several processes: the first one speaks
+    if int(os.environ.get('RANK', 0)):
+        return 0  # one of several processes: the first one speaks
     ends = [f"{entry['nll']:.3f}" for entry in (info['val_nll'][0], info['val_nll'][-1])] if info['val_nll'] else []
-    print(f"{info['steps']} steps, {info['trainable_parameters']:,} trainable parameters, {info['seconds']:.0f} s" + (f", validation NLL {' -> '.join(ends)}" if ends else ''))
+    print(
+        f"{info['steps']} steps, {info['trainable_parameters']:,} trainable parameters, {info['seconds']:.0f} s"
+        + (f", validation NLL {' -> '.join(ends)}" if ends else '')
+    )
     print(f'adapter in {shown(adapter_dir(cfg))}')
     return 0
 
@@ -110,61 +147,101 @@ def cmd_self_check(cfg: Config) -> int:
     "Print how many reference solutions of the task set pass; 0 when all do."
     from lora_mbpp.data import all_tasks
     from lora_mbpp.evaluate import self_check, self_check_lines
+
     report = self_check(all_tasks(cfg), cfg)
     print(*self_check_lines(report), sep='\n')
     return 0 if report['passed'] == report['judged'] > 0 else 1
+
 
 def cmd_samples(cfg: Config, samples: str) -> int:
     "Score the programs of a samples file."
     from lora_mbpp.data import load_tasks, read_tasks
     from lora_mbpp.evaluate import evaluate_samples
+
     tasks = read_tasks(cfg.mbpp_file) if cfg.mbpp_file and cfg.benchmark == 'mbpp' else load_tasks(cfg)
     metrics = evaluate_samples(samples, tasks, cfg)
     print(summary(metrics) + (f'\nresults in {shown(cfg.out_file)}' if cfg.out_file else ''))
     return 0
 
+
 def cmd_eval(args) -> int:
     "Answers of an adapter, or existing programs, and their score; or a check of the reference solutions."
     cfg = config_of(args, 'eval')
-    if args.self_check and args.samples: raise UserError('--self-check judges reference solutions, --samples your programs: give one of them')
-    if args.self_check: return cmd_self_check(cfg)
-    if args.samples: return cmd_samples(cfg, args.samples)
+    if args.self_check and args.samples:
+        raise UserError('--self-check judges reference solutions, --samples your programs: give one of them')
+    if args.self_check:
+        return cmd_self_check(cfg)
+    if args.samples:
+        return cmd_samples(cfg, args.samples)
     from lora_mbpp.data import with_benchmark
     from lora_mbpp.evaluate import evaluate
-    cfg = with_benchmark(cfg)
-    print(summary(evaluate(cfg, run_name(cfg), adapter_dir(cfg))), f'\nmetrics in {shown(metrics_file(cfg, run_name(cfg)))}')
-    return 0
 
+    cfg = with_benchmark(cfg)
+    print(
+        summary(evaluate(cfg, run_name(cfg), adapter_dir(cfg))),
+        f'\nmetrics in {shown(metrics_file(cfg, run_name(cfg)))}',
+    )
+    return 0
 
 # %% ../nbs/cli.ipynb #15-47e91e90
 def whole_numbers(text: str, name: str) -> list[int]:
     "`'8,32'` as numbers; `UserError` otherwise."
-    try: return [int(part) for part in str(text).split(',') if part.strip()]
-    except ValueError: raise UserError(f"--{name} '{text}' should be whole numbers with commas, such as 8,32") from None
+    try:
+        return [int(part) for part in str(text).split(',') if part.strip()]
+    except ValueError:
+        raise UserError(f"--{name} '{text}' should be whole numbers with commas, such as 8,32") from None
+
 
 def decimals(text: str | None, name: str) -> list[float] | None:
     "`'3e-4,1e-3'` as numbers, None for none; `UserError` otherwise."
-    try: return [float(part) for part in text.split(',') if part.strip()] if text else None
-    except ValueError: raise UserError(f"--{name} '{text}' should be numbers with commas, such as 3e-4,1e-3") from None
+    try:
+        return [float(part) for part in text.split(',') if part.strip()] if text else None
+    except ValueError:
+        raise UserError(f"--{name} '{text}' should be numbers with commas, such as 3e-4,1e-3") from None
+
 
 ALL_STAGES = ('data', 'baseline', 'train', 'eval', 'analysis')
 
+
 def cmd_sweep(args) -> int:
     "All reports for all ranks and seeds."
-    ranks, seeds, lrs = whole_numbers(args.ranks, 'ranks'), whole_numbers(args.seeds, 'seeds'), decimals(args.lrs, 'lrs')
+    ranks, seeds, lrs = (
+        whole_numbers(args.ranks, 'ranks'),
+        whole_numbers(args.seeds, 'seeds'),
+        decimals(args.lrs, 'lrs'),
+    )
     given = given_values(args, *ALL_STAGES)
     files_named(given)
-    if lrs and 'lr' in given: raise UserError('--lr is one learning rate, --lrs a search: give one of them')
+    if lrs and 'lr' in given:
+        raise UserError('--lr is one learning rate, --lrs a search: give one of them')
     cfg = resolve(given.pop('preset', 'starter'), **given)
     from lora_mbpp.experiments.sweep import sweep
-    return 1 if sweep(cfg, ranks, seeds, args.reports_dir, {k: getattr(cfg, k) for k in given}, lrs, args.jobs, args.engine, args.address, args.results_url) else 0
+
+    return (
+        1
+        if sweep(
+            cfg,
+            ranks,
+            seeds,
+            args.reports_dir,
+            {k: getattr(cfg, k) for k in given},
+            lrs,
+            args.jobs,
+            args.engine,
+            args.address,
+            args.results_url,
+        )
+        else 0
+    )
+
 
 def cmd_plan(args) -> int:
     "Memory, layout, steps, tokens and time of training at each rank, before anything is loaded or run."
     import pandas as pd
 
-    from lora_mbpp.training.memory_plan import as_table
     from lora_mbpp.train import plan_study
+    from lora_mbpp.training.memory_plan import as_table
+
     given = given_values(args, 'data', 'train')
     files_named(given)
     cfg = resolve(given.pop('preset', 'starter'), **given)
@@ -173,71 +250,149 @@ def cmd_plan(args) -> int:
     print(f'{cfg.model}: {basis}', '', table.to_string(), sep='\n')
     return 0
 
+
 def cmd_ladder(args) -> int:
     "Cut a trained adapter to every smaller rank by its singular values, and score each rung."
     from lora_mbpp.reporting.rank_truncation import run_rank_truncation
-    for record in run_rank_truncation(config_of(args, 'eval'), passes=args.passes): print(scored(record, f"rank {record['rank']} of {record['of']}"))
+
+    for record in run_rank_truncation(config_of(args, 'eval'), passes=args.passes):
+        print(scored(record, f"rank {record['rank']} of {record['of']}"))
     return 0
+
 
 def cmd_curve(args) -> int:
     "Score the snapshots that a run kept on its way."
     from lora_mbpp.reporting.rank_truncation import score_snapshots
-    for record in score_snapshots(config_of(args, 'eval'), passes=args.passes): print(scored(record, f"step {record['step']}, {record['target_tokens']:,} target tokens"))
+
+    for record in score_snapshots(config_of(args, 'eval'), passes=args.passes):
+        print(scored(record, f"step {record['step']}, {record['target_tokens']:,} target tokens"))
     return 0
+
 
 def scored(record: dict, name: str) -> str:
     "One line on a rung or snapshot."
-    return f"{name}: NLL {record['nll']:.4f} nats a token" + (f", pass@1 {record['pass_at_1']:.1%}" if record.get('pass_at_1') is not None else '')
+    return f"{name}: NLL {record['nll']:.4f} nats a token" + (
+        f", pass@1 {record['pass_at_1']:.1%}" if record.get('pass_at_1') is not None else ''
+    )
+
 
 def cmd_report(args) -> int:
     "HTML pages and index page anew, from the reports that are there."
     from lora_mbpp.experiments.sweep import rebuild
+
     print(f"\nreports: {shown(rebuild(config_of(args, 'analysis'), args.reports_dir))}")
     return 0
 
 # %% ../nbs/cli.ipynb #15-ba9dc0dc
 EPILOG = 'Values not given come from the preset. See README.md for recipes; lora-mbpp COMMAND --help for the options of a command.'
 
+
 def build_parser() -> argparse.ArgumentParser:
     "Parser of all commands."
-    parser = argparse.ArgumentParser(prog='lora-mbpp', description='Fine-tune a code model with LoRA at several ranks and score it on MBPP.', epilog=EPILOG, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog='lora-mbpp',
+        description='Fine-tune a code model with LoRA at several ranks and score it on MBPP.',
+        epilog=EPILOG,
+        allow_abbrev=False,
+    )
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+
     def command(name, function, *stages, without=()):
-        made = commands.add_parser(name, help=function.__doc__, description=function.__doc__, epilog=EPILOG, allow_abbrev=False)
+        made = commands.add_parser(
+            name, help=function.__doc__, description=function.__doc__, epilog=EPILOG, allow_abbrev=False
+        )
         add_options(made, *stages, without=without)
         made.set_defaults(function=function)
         return made
-    command('data', cmd_data, 'data'); command('baseline', cmd_baseline, 'baseline'); command('train', cmd_train, 'train')
-    command('plan', cmd_plan, 'data', 'train', without=('rank', 'run', 'output_dir', 'merge', 'tag', 'overwrite')).add_argument('--ranks', default='8,32', help='LoRA ranks, with commas (default: 8,32)')
+
+    command('data', cmd_data, 'data')
+    command('baseline', cmd_baseline, 'baseline')
+    command('train', cmd_train, 'train')
+    command(
+        'plan', cmd_plan, 'data', 'train', without=('rank', 'run', 'output_dir', 'merge', 'tag', 'overwrite')
+    ).add_argument('--ranks', default='8,32', help='LoRA ranks, with commas (default: 8,32)')
     evaluation = command('eval', cmd_eval, 'eval')
-    evaluation.add_argument('--samples', metavar='FILE', help='score these programs instead of a model: JSON lines {"task_id": 11, "solution": "..."}, for HumanEval also "completion"')
-    evaluation.add_argument('--self-check', action='store_true', help='judge the reference solutions of all tasks instead of a model: all should pass')
-    sweep = command('sweep', cmd_sweep, *ALL_STAGES, without=('rank', 'seed', 'run', 'output_dir', 'lora_dir', 'out_file', 'merge', 'train_file', 'val_file', 'benchmark', 'tag'))
+    evaluation.add_argument(
+        '--samples',
+        metavar='FILE',
+        help='score these programs instead of a model: JSON lines {"task_id": 11, "solution": "..."}, for HumanEval also "completion"',
+    )
+    evaluation.add_argument(
+        '--self-check',
+        action='store_true',
+        help='judge the reference solutions of all tasks instead of a model: all should pass',
+    )
+    sweep = command(
+        'sweep',
+        cmd_sweep,
+        *ALL_STAGES,
+        without=(
+            'rank',
+            'seed',
+            'run',
+            'output_dir',
+            'lora_dir',
+            'out_file',
+            'merge',
+            'train_file',
+            'val_file',
+            'benchmark',
+            'tag',
+        ),
+    )
     sweep.add_argument('--ranks', default='8,32', help='LoRA ranks, with commas (default: 8,32)')
     sweep.add_argument('--seeds', default='0', help='seeds, with commas (default: 0)')
-    sweep.add_argument('--lrs', help='search over learning rates on validation NLL, with commas, such as 3e-4,1e-3; each rank then runs at its best')
-    sweep.add_argument('--jobs', type=int, metavar='N', help='reports to make at a time, for a card with room for several models (default: one for each card)')
-    sweep.add_argument('--engine', default='local', choices=('local', 'ray'), help='who makes the reports: this machine, or a Ray cluster, on which each is a task (default: local)')
-    sweep.add_argument('--address', metavar='HOST:PORT', help='of a running Ray cluster (default: one of this machine alone, for as long as the sweep takes)')
-    sweep.add_argument('--results-url', metavar='URL', help='copy metrics and reports there at the end: any URL that fsspec knows')
-    for name, function in (('ladder', cmd_ladder), ('curve', cmd_curve)): command(name, function, 'eval').add_argument('--passes', action='store_true', help='also answer the tasks and run the programs (default: NLL only)')
-    for made in (sweep, command('report', cmd_report, 'analysis')): made.add_argument('--reports-dir', metavar='DIR', help='where the reports are (default: reports)')
+    sweep.add_argument(
+        '--lrs',
+        help='search over learning rates on validation NLL, with commas, such as 3e-4,1e-3; each rank then runs at its best',
+    )
+    sweep.add_argument(
+        '--jobs',
+        type=int,
+        metavar='N',
+        help='reports to make at a time, for a card with room for several models (default: one for each card)',
+    )
+    sweep.add_argument(
+        '--engine',
+        default='local',
+        choices=('local', 'ray'),
+        help='who makes the reports: this machine, or a Ray cluster, on which each is a task (default: local)',
+    )
+    sweep.add_argument(
+        '--address',
+        metavar='HOST:PORT',
+        help='of a running Ray cluster (default: one of this machine alone, for as long as the sweep takes)',
+    )
+    sweep.add_argument(
+        '--results-url', metavar='URL', help='copy metrics and reports there at the end: any URL that fsspec knows'
+    )
+    for name, function in (('ladder', cmd_ladder), ('curve', cmd_curve)):
+        command(name, function, 'eval').add_argument(
+            '--passes', action='store_true', help='also answer the tasks and run the programs (default: NLL only)'
+        )
+    for made in (sweep, command('report', cmd_report, 'analysis')):
+        made.add_argument('--reports-dir', metavar='DIR', help='where the reports are (default: reports)')
     return parser
 
 # %% ../nbs/cli.ipynb #15-de0e07f4
 def main(argv: list[str] | None = None) -> int:
     "Run a command; returns the exit status: 0, 1 when a step of a sweep failed, 2 for a mistake of the user, 130 after Ctrl-C."
-    for stream in (sys.stdout, sys.stderr): getattr(stream, 'reconfigure', lambda **kwargs: None)(errors='replace')   # a model's text on an old code page
+    for stream in (sys.stdout, sys.stderr):
+        getattr(stream, 'reconfigure', lambda **kwargs: None)(errors='replace')  # a model's text on an old code page
     args = build_parser().parse_args(argv)
-    try: return args.function(args)
+    try:
+        return args.function(args)
     except KeyboardInterrupt:
         print('\ninterrupted: what was finished is kept, run the same command to continue', file=sys.stderr)
         return 130
     except (UserError, OSError, RuntimeError) as error:
         from lora_mbpp.sandbox.judge import SandboxError
-        if args.debug or not isinstance(error, (UserError, OSError, SandboxError)): raise
+
+        if args.debug or not isinstance(error, (UserError, OSError, SandboxError)):
+            raise
         print(f'lora-mbpp {args.command}: {error}', file=sys.stderr)
         return 2
 
 # %% ../nbs/cli.ipynb #15-d2f1ceca
-if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())   # python -m lora_mbpp.cli
+if __name__ == '__main__' and '__file__' in globals():
+    sys.exit(main())  # python -m lora_mbpp.cli

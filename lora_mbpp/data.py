@@ -31,13 +31,20 @@ from datasketch import MinHash, MinHashLSH
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from .tasks.benchmarks import HUMANEVAL_PROTOCOL, as_row, benchmark_of, humaneval_rows, render_humaneval
 from .core.config import Config
 from .core.errors import UserError
 from lora_mbpp.core.files import (
-    fingerprint, parse_lines, read_json, read_jsonl, sha256_file, shown, write_json, write_jsonl,
+    fingerprint,
+    parse_lines,
+    read_json,
+    read_jsonl,
+    sha256_file,
+    shown,
+    write_json,
+    write_jsonl,
 )
 from .core.runs import data_folder
+from .tasks.benchmarks import HUMANEVAL_PROTOCOL, as_row, benchmark_of, humaneval_rows, render_humaneval
 
 # %% ../nbs/00_data.ipynb #00-071ab3e7
 def read_table(path: Path | str) -> list[dict]:
@@ -46,31 +53,48 @@ def read_table(path: Path | str) -> list[dict]:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == '.gz' else raw).decode('utf-8-sig')
-    except FileNotFoundError: raise UserError(f'there is no file {path}') from None
-    except (OSError, EOFError, zlib.error) as error: raise UserError(f'cannot read {path}: {getattr(error, "strerror", None) or "the gzip data is damaged or cut off"}') from error
-    except UnicodeDecodeError: raise UserError(f'{path} is not UTF-8 text') from None
-    if not text.strip(): raise UserError(f'{path} is empty')
-    if not text.lstrip().startswith('['): return list(parse_lines(text.split('\n'), str(path)))
-    try: rows = json.loads(text)
-    except json.JSONDecodeError as error: raise UserError(f'{path}, line {error.lineno}: not valid JSON ({error.msg})') from None
-    except RecursionError: raise UserError(f'{path}: nested too deeply') from None
-    if not all(isinstance(row, dict) for row in rows): raise UserError(f'{path}: expected a list of objects')
+    except FileNotFoundError:
+        raise UserError(f'there is no file {path}') from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            f'cannot read {path}: {getattr(error, "strerror", None) or "the gzip data is damaged or cut off"}'
+        ) from error
+    except UnicodeDecodeError:
+        raise UserError(f'{path} is not UTF-8 text') from None
+    if not text.strip():
+        raise UserError(f'{path} is empty')
+    if not text.lstrip().startswith('['):
+        return list(parse_lines(text.split('\n'), str(path)))
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f'{path}, line {error.lineno}: not valid JSON ({error.msg})') from None
+    except RecursionError:
+        raise UserError(f'{path}: nested too deeply') from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise UserError(f'{path}: expected a list of objects')
     return rows
 
 # %% ../nbs/00_data.ipynb #00-a8cf213f
 def normalise_code(code: str) -> str:
     "LF line ends, four spaces for an indenting tab, no trailing blanks."
     lines = code.replace('\r\n', '\n').replace('\r', '\n').split('\n')
-    def indent(line): return re.sub(r'^[ \t]+', lambda m: m.group().expandtabs(4), line).rstrip()
+
+    def indent(line):
+        return re.sub(r'^[ \t]+', lambda m: m.group().expandtabs(4), line).rstrip()
+
     return '\n'.join(map(indent, lines)).strip('\n')
 
 # %% ../nbs/00_data.ipynb #00-581c87dd
 def parsed(code: str) -> ast.Module | None:
     "Syntax tree, or None when `code` is not Python (the parser gives up in several ways on hostile text)."
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')   # what Python 3.12 thinks of a model's escape sequences interests nobody
-        try: return ast.parse(code)
-        except (SyntaxError, ValueError, RecursionError, MemoryError): return None
+        warnings.simplefilter('ignore')  # what Python 3.12 thinks of a model's escape sequences interests nobody
+        try:
+            return ast.parse(code)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+
 
 def defined_names(code: str) -> set[str]:
     "Functions, classes and variables (`double = lambda x: 2 * x`) that a program defines at its top level."
@@ -82,19 +106,28 @@ def defined_names(code: str) -> set[str]:
 def entry_point(tests: list[str], code: str = '') -> str | None:
     "Name that the tests call; of several, the first that `code` defines."
     trees = [tree for tree in map(parsed, tests) if tree]
-    called = [n.func.id for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and not hasattr(builtins, n.func.id)]
+    called = [
+        n.func.id
+        for tree in trees
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and not hasattr(builtins, n.func.id)
+    ]
     own = defined_names(code)
     return next((name for name in called if name in own), called[0] if called and not own else None)
 
 # %% ../nbs/00_data.ipynb #00-662a1681
 PROTOCOL = 'asserts-v1'
 
+
 def render_prompt(text: str, tests: list[str] = (), context: str = '') -> str:
     "User message of a task: what to do, optional input, and up to three asserts (protocol `asserts-v1`)."
     parts = [text.strip()]
-    if context.strip(): parts.append(context.strip())
-    if tests: parts.append('Your code should pass these tests:\n' + '\n'.join(tests[:3]))
+    if context.strip():
+        parts.append(context.strip())
+    if tests:
+        parts.append('Your code should pass these tests:\n' + '\n'.join(tests[:3]))
     return '\n'.join([*parts, 'Answer with one Python code block.'])
+
 
 def render_completion(code: str) -> str:
     "The answer a model is trained to give: one fenced block."
@@ -103,32 +136,57 @@ def render_completion(code: str) -> str:
 # %% ../nbs/00_data.ipynb #00-7b08a0e3
 def chat_text(tok, prompt: str) -> str:
     "The prompt in the model's chat format, ready for the answer; plain text for a model without a chat template."
-    if not tok.chat_template: return prompt + '\n'
+    if not tok.chat_template:
+        return prompt + '\n'
     return tok.apply_chat_template([{'role': 'user', 'content': prompt}], tokenize=False, add_generation_prompt=True)
+
 
 def prompt_ids(tok, prompt: str) -> list[int]:
     "Token ids that generation starts from."
     return tok(chat_text(tok, prompt), add_special_tokens=not tok.chat_template)['input_ids']
 
+
 def encode(tok, prompt: str, completion: str) -> dict[str, list[int]]:
     "`input_ids` of prompt + answer + end token, and `completion_mask` (1 on what is learned)."
-    before, answer = prompt_ids(tok, prompt), tok(completion, add_special_tokens=False)['input_ids'] + [tok.eos_token_id]
+    before, answer = (
+        prompt_ids(tok, prompt),
+        tok(completion, add_special_tokens=False)['input_ids'] + [tok.eos_token_id],
+    )
     return {'input_ids': before + answer, 'completion_mask': [0] * len(before) + [1] * len(answer)}
 
 # %% ../nbs/00_data.ipynb #00-3cfbc563
-EXTRAS = ('benchmark', 'protocol', 'preamble', 'asserts', 'nearest', 'cluster')   # what only tasks of other benchmarks, and prepared ones, have
+EXTRAS = (
+    'benchmark',
+    'protocol',
+    'preamble',
+    'asserts',
+    'nearest',
+    'cluster',
+)  # what only tasks of other benchmarks, and prepared ones, have
+
 
 def check_row(row: dict, tests, text, where: str) -> None:
     "Raise `UserError` for fields that are missing or of the wrong type."
-    if type(row.get('task_id')) not in (int, str) or row['task_id'] == '': raise UserError(f'{where}: field task_id should be a whole number or a text, found {row.get("task_id")!r}')
-    if not isinstance(text, str) or not text: raise UserError(f'{where} (task {row["task_id"]}): field text is missing')
-    if row.get('split') not in (None, 'train', 'validation', 'test', 'prompt'): raise UserError(f'{where} (task {row["task_id"]}): split {row["split"]!r} should be train, validation or test')
-    if not isinstance(row.get('code') or '', str): raise UserError(f'{where} (task {row["task_id"]}): field code should be a text')
-    if not isinstance(tests, list) or not tests or not all(isinstance(t, str) for t in tests): raise UserError(f'{where} (task {row["task_id"]}): field test_list should be a list of asserts')
+    if type(row.get('task_id')) not in (int, str) or row['task_id'] == '':
+        raise UserError(f'{where}: field task_id should be a whole number or a text, found {row.get("task_id")!r}')
+    if not isinstance(text, str) or not text:
+        raise UserError(f'{where} (task {row["task_id"]}): field text is missing')
+    if row.get('split') not in (None, 'train', 'validation', 'test', 'prompt'):
+        raise UserError(f'{where} (task {row["task_id"]}): split {row["split"]!r} should be train, validation or test')
+    if not isinstance(row.get('code') or '', str):
+        raise UserError(f'{where} (task {row["task_id"]}): field code should be a text')
+    if not isinstance(tests, list) or not tests or not all(isinstance(t, str) for t in tests):
+        raise UserError(f'{where} (task {row["task_id"]}): field test_list should be a list of asserts')
+
 
 def task_prompt(row: dict, text: str, tests: list[str]) -> str:
     "The message of a row, in its protocol."
-    return render_humaneval(text) if row.get('protocol') == HUMANEVAL_PROTOCOL else render_prompt(text, row.get('asserts', tests))
+    return (
+        render_humaneval(text)
+        if row.get('protocol') == HUMANEVAL_PROTOCOL
+        else render_prompt(text, row.get('asserts', tests))
+    )
+
 
 def as_task(row: dict, where: str) -> dict:
     "One problem in the project's form. `where` names file and row for the error. Raises `UserError` for missing fields."
@@ -136,28 +194,50 @@ def as_task(row: dict, where: str) -> dict:
     tests, text = row.get('test_list') or row.get('tests'), row.get('text') or row.get('prompt')
     check_row(row, tests, text, where)
     tests = [normalise_code(t).strip() for t in tests]
-    code, setup = normalise_code(row.get('code') or ''), normalise_code(row.get('test_setup_code') or row.get('setup') or '\n'.join(row.get('test_imports') or []))
-    return {'task_id': row['task_id'], 'split': row.get('split'), 'text': text, 'code': code, 'setup': setup, 'tests': tests, 'clean': row.get('clean', True),
-            'entry_point': row.get('entry_point') or entry_point(tests, code), 'prompt': task_prompt(row, text, tests), **{name: row[name] for name in EXTRAS if name in row}}
+    code, setup = (
+        normalise_code(row.get('code') or ''),
+        normalise_code(row.get('test_setup_code') or row.get('setup') or '\n'.join(row.get('test_imports') or [])),
+    )
+    return {
+        'task_id': row['task_id'],
+        'split': row.get('split'),
+        'text': text,
+        'code': code,
+        'setup': setup,
+        'tests': tests,
+        'clean': row.get('clean', True),
+        'entry_point': row.get('entry_point') or entry_point(tests, code),
+        'prompt': task_prompt(row, text, tests),
+        **{name: row[name] for name in EXTRAS if name in row},
+    }
+
 
 def protocol_of(tasks: list[dict]) -> str:
     "Id of the prompt protocol of these tasks; several, with `+` between them, where they differ."
     return '+'.join(sorted({task.get('protocol', PROTOCOL) for task in tasks})) or PROTOCOL
 
-
 # %% ../nbs/00_data.ipynb #00-a7c7947f
-SPLITS = {'mbpp': {'prompt': range(1, 11), 'test': range(11, 511), 'validation': range(511, 601), 'train': range(601, 975)},
-          'starter': {'test': range(1, 61), 'validation': range(61, 81), 'train': range(81, 241)}}
+SPLITS = {
+    'mbpp': {'prompt': range(1, 11), 'test': range(11, 511), 'validation': range(511, 601), 'train': range(601, 975)},
+    'starter': {'test': range(1, 61), 'validation': range(61, 81), 'train': range(81, 241)},
+}
+
 
 def with_splits(tasks: list[dict], name: str) -> list[dict]:
     "Tasks with `split` filled in from the id ranges of a named set, where the row did not say."
-    where = lambda i: next((split for split, ids in SPLITS[name].items() if i in ids), 'prompt') if name in SPLITS else 'test'
+    where = lambda i: (
+        next((split for split, ids in SPLITS[name].items() if i in ids), 'prompt') if name in SPLITS else 'test'
+    )
     return [{**task, 'split': task['split'] or where(task['task_id'])} for task in tasks]
+
 
 def looks_like_mbpp(tasks: list[dict]) -> bool:
     "True when no row names its split and all are of MBPP's further forms, or task 11 is MBPP's."
-    if tasks and all(str(task.get('benchmark')).startswith('MBPP') for task in tasks): return True
-    return not any(task['split'] for task in tasks) and any(t['task_id'] == 11 and 'first and last occurrence of a given character' in t['text'] for t in tasks)
+    if tasks and all(str(task.get('benchmark')).startswith('MBPP') for task in tasks):
+        return True
+    return not any(task['split'] for task in tasks) and any(
+        t['task_id'] == 11 and 'first and last occurrence of a given character' in t['text'] for t in tasks
+    )
 
 # %% ../nbs/00_data.ipynb #00-d29830c1
 def read_tasks(path: Path | str) -> list[dict]:
@@ -165,14 +245,15 @@ def read_tasks(path: Path | str) -> list[dict]:
     tasks = [as_task(row, f'{path}, row {i}') for i, row in enumerate(read_table(path), 1)]
     seen = set()
     for task in tasks:
-        if task['task_id'] in seen: raise UserError(f'{path}: task_id {task["task_id"]} stands there twice')
+        if task['task_id'] in seen:
+            raise UserError(f'{path}: task_id {task["task_id"]} stands there twice')
         seen.add(task['task_id'])
     return with_splits(tasks, 'mbpp' if looks_like_mbpp(tasks) else 'own')
 
 # %% ../nbs/00_data.ipynb #00-6b26258a
 def starter_tasks() -> list[dict]:
     "The 240 problems shipped with the package, in the project's form."
-    lines = (files('lora_mbpp')/'assets'/'starter.jsonl').read_text(encoding='utf-8').splitlines()
+    lines = (files('lora_mbpp') / 'assets' / 'starter.jsonl').read_text(encoding='utf-8').splitlines()
     return with_splits([as_task(row, 'starter.jsonl') for row in parse_lines(lines, 'starter.jsonl')], 'starter')
 
 # %% ../nbs/00_data.ipynb #00-683c88d1
@@ -180,18 +261,41 @@ def literal_tasks() -> list[dict]:
     "Six problems for tests: two of each split."
     words = ['double', 'triple', 'square', 'negate', 'halve', 'cube']
     bodies = ['2 * x', '3 * x', 'x * x', '-x', 'x / 2', 'x ** 3']
-    rows = [{'task_id': i, 'split': ['test', 'validation', 'train'][i // 2], 'text': f'Write a function to {w} a number.', 'code': f'def {w}(x):\n    return {b}',
-             'test_list': [f'assert {w}({v}) == {eval(b, {"x": v})}' for v in (2, 5, -4)]} for i, (w, b) in enumerate(zip(words, bodies))]
+    rows = [
+        {
+            'task_id': i,
+            'split': ['test', 'validation', 'train'][i // 2],
+            'text': f'Write a function to {w} a number.',
+            'code': f'def {w}(x):\n    return {b}',
+            'test_list': [f'assert {w}({v}) == {eval(b, {"x": v})}' for v in (2, 5, -4)],
+        }
+        for i, (w, b) in enumerate(zip(words, bodies))
+    ]
     return [as_task(row, 'literal problems') for row in rows]
 
 # %% ../nbs/00_data.ipynb #00-b0759db8
-DOING = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AugAssign, ast.For, ast.While, ast.Call)
-OTHER_LANGUAGES = re.compile(r'\b(javascript|typescript|java|c\+\+|c#|sql|html|css|php|ruby|swift|rust|golang|bash|shell script|perl|kotlin|jquery|r script)(?!\w)', re.I)
+DOING = (
+    ast.FunctionDef,
+    ast.ClassDef,
+    ast.Import,
+    ast.ImportFrom,
+    ast.Assign,
+    ast.AugAssign,
+    ast.For,
+    ast.While,
+    ast.Call,
+)
+OTHER_LANGUAGES = re.compile(
+    r'\b(javascript|typescript|java|c\+\+|c#|sql|html|css|php|ruby|swift|rust|golang|bash|shell script|perl|kotlin|jquery|r script)(?!\w)',
+    re.I,
+)
+
 
 def is_python(instruction: str, code: str) -> bool:
     "True when `code` parses as Python that does something and the instruction asks for no other language."
     tree = parsed(code)
-    if tree is None or not any(isinstance(node, DOING) for node in ast.walk(tree)): return False
+    if tree is None or not any(isinstance(node, DOING) for node in ast.walk(tree)):
+        return False
     return 'python' in instruction.lower() or not OTHER_LANGUAGES.search(instruction)
 
 # %% ../nbs/00_data.ipynb #00-85e3c966
@@ -200,51 +304,82 @@ def without_fence(answer: str) -> str:
     block = re.fullmatch(r'\s*```[\w+#-]*\n(.*?)\n?```\s*', answer, re.S)
     return block.group(1) if block else answer
 
+
 def as_instruction(row: dict, index: int, where: str) -> dict:
     "One CodeAlpaca row in the project's form. Raises `UserError` when a field is missing."
     for name in ('instruction', 'output'):
-        if not isinstance(row.get(name), str): raise UserError(f'{where}: field {name} should be a text, found {row.get(name)!r}')
+        if not isinstance(row.get(name), str):
+            raise UserError(f'{where}: field {name} should be a text, found {row.get(name)!r}')
     context = row.get('input') or ''
-    if not isinstance(context, str): raise UserError(f'{where}: field input should be a text, found {context!r}')
-    return {'id': f'codealpaca/{index}', 'text': row['instruction'], 'context': '' if context.lower() in ('none', '<noinput>', 'n/a') else context,
-            'code': normalise_code(without_fence(row['output']))}
+    if not isinstance(context, str):
+        raise UserError(f'{where}: field input should be a text, found {context!r}')
+    return {
+        'id': f'codealpaca/{index}',
+        'text': row['instruction'],
+        'context': '' if context.lower() in ('none', '<noinput>', 'n/a') else context,
+        'code': normalise_code(without_fence(row['output'])),
+    }
 
 # %% ../nbs/00_data.ipynb #00-af83eacd
-STOP_WORDS = set('a an and are as at be by for from given in into is it its of on or that the this to using use with write function python find check whether '
-                 'return returns code program which'.split())
+STOP_WORDS = set(
+    'a an and are as at be by for from given in into is it its of on or that the this to using use with write function python find check whether '
+    'return returns code program which'.split()
+)
+
 
 def content_words(text: str) -> set[str]:
     "Lower-case words and numbers of a text without stop words."
     return set(re.findall(r'[a-z0-9]+', text.lower())) - STOP_WORDS
 
-def similar_pairs(left: list[str], right: list[str], threshold: float, block: int = 1000) -> list[tuple[int, int, float]]:
+
+def similar_pairs(
+    left: list[str], right: list[str], threshold: float, block: int = 1000
+) -> list[tuple[int, int, float]]:
     "Pairs (i, j, Jaccard) of texts with similarity of at least `threshold`."
     vocabulary = {}
+
     def matrix(texts):
         words = [sorted(content_words(text)) for text in texts]
         columns = [vocabulary.setdefault(w, len(vocabulary)) for ws in words for w in ws]
         return columns, np.cumsum([0, *map(len, words)])
+
     (a_cols, a_ptr), (b_cols, b_ptr) = matrix(left), matrix(right)
-    a, b = (csr_matrix((np.ones(len(c), np.float32), c, p), shape=(len(p) - 1, len(vocabulary) or 1)) for c, p in ((a_cols, a_ptr), (b_cols, b_ptr)))
+    a, b = (
+        csr_matrix((np.ones(len(c), np.float32), c, p), shape=(len(p) - 1, len(vocabulary) or 1))
+        for c, p in ((a_cols, a_ptr), (b_cols, b_ptr))
+    )
     pairs = []
     for start in range(0, len(left), block):
-        common = (a[start:start + block] @ b.T).toarray()
-        union = np.diff(a_ptr)[start:start + block, None] + np.diff(b_ptr)[None] - common
+        common = (a[start : start + block] @ b.T).toarray()
+        union = np.diff(a_ptr)[start : start + block, None] + np.diff(b_ptr)[None] - common
         jaccard = np.where(union > 0, common / np.maximum(union, 1), 0)
-        pairs += [(int(i) + start, int(j), round(float(jaccard[i, j]), 3)) for i, j in zip(*np.nonzero(jaccard >= threshold))]
+        pairs += [
+            (int(i) + start, int(j), round(float(jaccard[i, j]), 3)) for i, j in zip(*np.nonzero(jaccard >= threshold))
+        ]
     return pairs
 
 # %% ../nbs/00_data.ipynb #00-d7f410e5
 class Renamer(ast.NodeTransformer):
     "Gives functions, arguments and variables names in order of appearance."
-    def __init__(self): self.names = {}
-    def fresh(self, name): return name if hasattr(builtins, name) else self.names.setdefault(name, f'v{len(self.names)}')
-    def visit_Name(self, node): return ast.copy_location(ast.Name(self.fresh(node.id), node.ctx), node)
-    def visit_arg(self, node): return ast.copy_location(ast.arg(self.fresh(node.arg)), node)
+
+    def __init__(self):
+        self.names = {}
+
+    def fresh(self, name):
+        return name if hasattr(builtins, name) else self.names.setdefault(name, f'v{len(self.names)}')
+
+    def visit_Name(self, node):
+        return ast.copy_location(ast.Name(self.fresh(node.id), node.ctx), node)
+
+    def visit_arg(self, node):
+        return ast.copy_location(ast.arg(self.fresh(node.arg)), node)
+
     def visit_FunctionDef(self, node):
         node.name, node.returns, node.decorator_list = self.fresh(node.name), None, []
-        if ast.get_docstring(node) is not None: node.body = node.body[1:] or [ast.Pass()]
+        if ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
         return self.generic_visit(node)
+
 
 def renamed_hash(code: str) -> str | None:
     "Fingerprint of a program's tree with all names replaced; None when it does not parse."
@@ -254,13 +389,16 @@ def renamed_hash(code: str) -> str | None:
 # %% ../nbs/00_data.ipynb #00-minhash
 SIMILAR_PROGRAM, LEAST_RUNS = 0.8, 20
 
+
 def program_runs(code: str, length: int = 5) -> set[str]:
     "Runs of `length` tokens of a program with its names replaced; empty when it does not parse or has fewer than `LEAST_RUNS`."
     tree = parsed(code)
-    if tree is None: return set()
+    if tree is None:
+        return set()
     tokens = re.findall(r"\w+|[^\w\s]", ast.unparse(Renamer().visit(tree)))
-    runs = {' '.join(tokens[i:i + length]) for i in range(len(tokens) - length + 1)}
+    runs = {' '.join(tokens[i : i + length]) for i in range(len(tokens) - length + 1)}
     return runs if len(runs) >= LEAST_RUNS else set()
+
 
 def signature(runs: set[str]) -> MinHash:
     "MinHash of a set of runs, 128 permutations, seed fixed."
@@ -268,11 +406,18 @@ def signature(runs: set[str]) -> MinHash:
     found.update_batch([run.encode() for run in runs])
     return found
 
-def similar_programs(train: list[str], test: list[str], threshold: float = SIMILAR_PROGRAM) -> list[tuple[int, int, float]]:
+
+def similar_programs(
+    train: list[str], test: list[str], threshold: float = SIMILAR_PROGRAM
+) -> list[tuple[int, int, float]]:
     "Pairs (i, j, Jaccard of their runs) of programs with similarity of at least `threshold`."
-    runs, index = [program_runs(code) for code in test], MinHashLSH(threshold=threshold - 0.1, num_perm=128)   # lower: LSH misses some at its threshold
+    runs, index = (
+        [program_runs(code) for code in test],
+        MinHashLSH(threshold=threshold - 0.1, num_perm=128),
+    )  # lower: LSH misses some at its threshold
     for j, found in enumerate(runs):
-        if found: index.insert(j, signature(found))
+        if found:
+            index.insert(j, signature(found))
     pairs = []
     for i, code in enumerate(train):
         mine = program_runs(code)
@@ -286,17 +431,34 @@ def near_duplicates(train: list[dict], test: list[dict], threshold: float) -> li
     found = {}
     texts = [item['text'] + ' ' + item.get('context', '') for item in train]
     for i, j, jaccard in similar_pairs(texts, [t['text'] for t in test], threshold / 2):
-        if jaccard >= threshold: found[i, j] = ('text', jaccard)
-        elif defined_names(train[i]['code']) & {test[j]['entry_point']}: found[i, j] = ('function name', jaccard)
-    for reason, keys in (('program', lambda item: {renamed_hash(item['code'])} - {None}), ('assert', lambda item: set(item.get('asserts', item.get('tests', ()))))):
+        if jaccard >= threshold:
+            found[i, j] = ('text', jaccard)
+        elif defined_names(train[i]['code']) & {test[j]['entry_point']}:
+            found[i, j] = ('function name', jaccard)
+    for reason, keys in (
+        ('program', lambda item: {renamed_hash(item['code'])} - {None}),
+        ('assert', lambda item: set(item.get('asserts', item.get('tests', ())))),
+    ):
         index = {}
         for j, task in enumerate(test):
-            for key in keys(task): index.setdefault(key, []).append(j)
+            for key in keys(task):
+                index.setdefault(key, []).append(j)
         for i, item in enumerate(train):
-            for j in {j for key in keys(item) for j in index.get(key, ())}: found.setdefault((i, j), (reason, None))
-    for i, j, share in similar_programs([item['code'] for item in train], [t['code'] for t in test]): found.setdefault((i, j), ('similar program', share))
-    return [{'train': train[i].get('id', train[i].get('task_id')), 'test': test[j]['task_id'], 'reason': reason, 'jaccard': jaccard,
-             'train_text': train[i]['text'], 'test_text': test[j]['text']} for (i, j), (reason, jaccard) in sorted(found.items())]
+            for j in {j for key in keys(item) for j in index.get(key, ())}:
+                found.setdefault((i, j), (reason, None))
+    for i, j, share in similar_programs([item['code'] for item in train], [t['code'] for t in test]):
+        found.setdefault((i, j), ('similar program', share))
+    return [
+        {
+            'train': train[i].get('id', train[i].get('task_id')),
+            'test': test[j]['task_id'],
+            'reason': reason,
+            'jaccard': jaccard,
+            'train_text': train[i]['text'],
+            'test_text': test[j]['text'],
+        }
+        for (i, j), (reason, jaccard) in sorted(found.items())
+    ]
 
 # %% ../nbs/00_data.ipynb #00-ebc64c9c
 def clusters(texts: list[str], threshold: float) -> np.ndarray:
@@ -305,28 +467,36 @@ def clusters(texts: list[str], threshold: float) -> np.ndarray:
     rows, columns = [i for i, _, _ in pairs], [j for _, j, _ in pairs]
     return connected_components(csr_matrix((np.ones(len(pairs)), (rows, columns)), shape=(len(texts), len(texts))))[1]
 
+
 def split_by_hash(items: list[dict], ratios: tuple[float, float, float], threshold: float) -> list[str]:
     "`train`, `validation` or `test` for each instruction, whole clusters together."
-    if not items: return []
+    if not items:
+        return []
     keys = [' '.join(sorted(content_words(item['text'] + ' ' + item['context']))) for item in items]
     labels, first = clusters([item['text'] + ' ' + item['context'] for item in items], threshold), {}
-    for key, label in zip(keys, labels): first[label] = min(first.get(label, key), key)
+    for key, label in zip(keys, labels):
+        first[label] = min(first.get(label, key), key)
+
     def place(label):
         u = int(hashlib.sha256(first[label].encode()).hexdigest()[:12], 16) / 16**12
         return 'train' if u < ratios[0] else 'validation' if u < ratios[0] + ratios[1] else 'test'
+
     return [place(label) for label in labels]
 
 # %% ../nbs/00_data.ipynb #00-994c42d4
 def hub_table(name: str, config: str | None = None) -> tuple[list[dict], str]:
     "Rows of all splits of a Hub data set, and the revision they came from. Raises `UserError` when the Hub cannot be reached."
-    from datasets import load_dataset   # two seconds of import that local sources do not need
+    from datasets import load_dataset  # two seconds of import that local sources do not need
     from huggingface_hub import HfApi
+
     try:
         revision = HfApi().dataset_info(name).sha
         loaded = load_dataset(name, config, revision=revision)
-    except Exception as error:   # connection, authentication, missing set: each library layer raises its own
-        raise UserError(f'cannot load {name} from the Hub ({type(error).__name__}); download it elsewhere and pass --mbpp-file and --codealpaca-file, '
-                        'or use --source starter') from error
+    except Exception as error:  # connection, authentication, missing set: each library layer raises its own
+        raise UserError(
+            f'cannot load {name} from the Hub ({type(error).__name__}); download it elsewhere and pass --mbpp-file and --codealpaca-file, '
+            'or use --source starter'
+        ) from error
     return [dict(row) for split in loaded.values() for row in split], revision
 
 # %% ../nbs/00_data.ipynb #00-6da45e35
@@ -335,48 +505,88 @@ def hub_mbpp() -> tuple[list[dict], str]:
     rows, revision = hub_table('google-research-datasets/mbpp', 'full')
     return with_splits([as_task(row, 'google-research-datasets/mbpp') for row in rows], 'mbpp'), revision
 
+
 def load_source(cfg: Config) -> tuple[list[dict], list[dict], dict]:
     "Tasks, instructions and a description of where they came from (file name or Hub revision, sha256, rows)."
-    if cfg.source != 'files' and (cfg.mbpp_file or cfg.codealpaca_file): raise UserError(f'files were given, but the source is {cfg.source}: add --source files (source = \'files\' in a notebook)')
-    if cfg.source == 'literal': return literal_tasks(), [], {'problems': 'literal'}
-    if cfg.source == 'starter': return starter_tasks(), [], {'problems': 'starter set'}
+    if cfg.source != 'files' and (cfg.mbpp_file or cfg.codealpaca_file):
+        raise UserError(
+            f'files were given, but the source is {cfg.source}: add --source files (source = \'files\' in a notebook)'
+        )
+    if cfg.source == 'literal':
+        return literal_tasks(), [], {'problems': 'literal'}
+    if cfg.source == 'starter':
+        return starter_tasks(), [], {'problems': 'starter set'}
     if cfg.source == 'files':
-        if not cfg.mbpp_file: raise UserError('source files needs --mbpp-file (problems with tests), and takes --codealpaca-file')
+        if not cfg.mbpp_file:
+            raise UserError('source files needs --mbpp-file (problems with tests), and takes --codealpaca-file')
         tasks, instructions = read_tasks(cfg.mbpp_file), read_table(cfg.codealpaca_file) if cfg.codealpaca_file else []
-        origin = {f'{kind}_file': {'name': Path(p).name, 'sha256': sha256_file(p)} for kind, p in (('mbpp', cfg.mbpp_file), ('codealpaca', cfg.codealpaca_file)) if p}
-        return tasks, [as_instruction(r, i, f'{cfg.codealpaca_file}, row {i + 1}') for i, r in enumerate(instructions)], origin
+        origin = {
+            f'{kind}_file': {'name': Path(p).name, 'sha256': sha256_file(p)}
+            for kind, p in (('mbpp', cfg.mbpp_file), ('codealpaca', cfg.codealpaca_file))
+            if p
+        }
+        return (
+            tasks,
+            [as_instruction(r, i, f'{cfg.codealpaca_file}, row {i + 1}') for i, r in enumerate(instructions)],
+            origin,
+        )
     tasks, revision = hub_mbpp()
     alpaca, alpaca_revision = hub_table('sahil2801/CodeAlpaca-20k')
-    return tasks, [as_instruction(r, i, 'sahil2801/CodeAlpaca-20k') for i, r in enumerate(alpaca)], {
-        'mbpp': {'name': 'google-research-datasets/mbpp', 'revision': revision}, 'codealpaca': {'name': 'sahil2801/CodeAlpaca-20k', 'revision': alpaca_revision}}
+    return (
+        tasks,
+        [as_instruction(r, i, 'sahil2801/CodeAlpaca-20k') for i, r in enumerate(alpaca)],
+        {
+            'mbpp': {'name': 'google-research-datasets/mbpp', 'revision': revision},
+            'codealpaca': {'name': 'sahil2801/CodeAlpaca-20k', 'revision': alpaca_revision},
+        },
+    )
 
 # %% ../nbs/00_data.ipynb #00-0c28310b
 def training_row(item: dict, name: str) -> dict:
     "Prompt and answer of an item, as training reads them."
     prompt = item.get('prompt') or render_prompt(item['text'], context=item['context'])
-    return {'id': item.get('id') or f"{name}/{item['task_id']}", 'prompt': prompt, 'completion': render_completion(item['code'])}
+    return {
+        'id': item.get('id') or f"{name}/{item['task_id']}",
+        'prompt': prompt,
+        'completion': render_completion(item['code']),
+    }
+
 
 def data_parameters(cfg: Config) -> dict:
     "The parameters that decide what the prepared data are."
-    paths = {name: Path(value).name if value else None for name, value in (('mbpp_file', cfg.mbpp_file), ('codealpaca_file', cfg.codealpaca_file))}
-    return {'source': cfg.source, **paths, 'ratios': [cfg.train_ratio, cfg.val_ratio, cfg.test_ratio], 'python_only': cfg.python_only,
-            'near_duplicate': cfg.near_duplicate, 'protocol': PROTOCOL}
+    paths = {
+        name: Path(value).name if value else None
+        for name, value in (('mbpp_file', cfg.mbpp_file), ('codealpaca_file', cfg.codealpaca_file))
+    }
+    return {
+        'source': cfg.source,
+        **paths,
+        'ratios': [cfg.train_ratio, cfg.val_ratio, cfg.test_ratio],
+        'python_only': cfg.python_only,
+        'near_duplicate': cfg.near_duplicate,
+        'protocol': PROTOCOL,
+    }
 
 # %% ../nbs/00_data.ipynb #00-neighbours
 def other_benchmarks(instructions: list[dict]) -> list[dict]:
     "HumanEval's tasks, so that instructions which resemble them go too; none without instructions, or, said in a sentence, without its wheel."
-    if not instructions: return []
-    try: return humaneval_tasks()
+    if not instructions:
+        return []
+    try:
+        return humaneval_tasks()
     except UserError as error:
         print(f'not decontaminated against HumanEval: {error}')
         return []
 
+
 def with_neighbours(test: list[dict], train: list[dict], threshold: float) -> list[dict]:
     "Test tasks with `nearest`, the similarity to the nearest training item (0 to 1), and `cluster`, the id of the first task of their near-duplicates."
     texts, nearest = [t['text'] for t in test], [0.0] * len(test)
-    for _, j, jaccard in similar_pairs([item['text'] + ' ' + item.get('context', '') for item in train], texts, 0.05): nearest[j] = max(nearest[j], jaccard)
+    for _, j, jaccard in similar_pairs([item['text'] + ' ' + item.get('context', '') for item in train], texts, 0.05):
+        nearest[j] = max(nearest[j], jaccard)
     labels, first = clusters(texts, threshold), {}
-    for task, label in zip(test, labels): first.setdefault(label, task['task_id'])
+    for task, label in zip(test, labels):
+        first.setdefault(label, task['task_id'])
     return [{**task, 'nearest': share, 'cluster': first[label]} for task, share, label in zip(test, nearest, labels)]
 
 # %% ../nbs/00_data.ipynb #00-4be819fb
@@ -384,101 +594,171 @@ def assemble(cfg: Config) -> tuple[dict[str, list[dict]], dict]:
     "The rows of each output file and the manifest, without writing."
     tasks, instructions, origin = load_source(cfg)
     counts = {'problems': len(tasks), 'instructions': len(instructions)}
-    if cfg.python_only: instructions = [item for item in instructions if is_python(item['text'] + ' ' + item['context'], item['code'])]
+    if cfg.python_only:
+        instructions = [item for item in instructions if is_python(item['text'] + ' ' + item['context'], item['code'])]
     counts['instructions in Python'] = len(instructions)
     places = split_by_hash(instructions, (cfg.train_ratio, cfg.val_ratio, cfg.test_ratio), cfg.near_duplicate)
-    splits = {s: [t for t in tasks if t['split'] == s] + [i for i, place in zip(instructions, places) if place == s] for s in ('train', 'validation')}
-    test, held_out = [t for t in tasks if t['split'] == 'test'], [i for i, place in zip(instructions, places) if place == 'test']
-    pairs, others = {s: near_duplicates(items, test, cfg.near_duplicate) for s, items in splits.items()}, other_benchmarks(instructions)
-    copies = {s: [{**p, 'benchmark': 'HumanEval'} for p in near_duplicates(items, others, cfg.near_duplicate)] if others else [] for s, items in splits.items()}
+    splits = {
+        s: [t for t in tasks if t['split'] == s] + [i for i, place in zip(instructions, places) if place == s]
+        for s in ('train', 'validation')
+    }
+    test, held_out = (
+        [t for t in tasks if t['split'] == 'test'],
+        [i for i, place in zip(instructions, places) if place == 'test'],
+    )
+    pairs, others = (
+        {s: near_duplicates(items, test, cfg.near_duplicate) for s, items in splits.items()},
+        other_benchmarks(instructions),
+    )
+    copies = {
+        s: [{**p, 'benchmark': 'HumanEval'} for p in near_duplicates(items, others, cfg.near_duplicate)]
+        if others
+        else []
+        for s, items in splits.items()
+    }
     close = {p['test'] for p in pairs['train'] + pairs['validation']}
     name = cfg.source if cfg.source in SPLITS else 'mbpp'
-    keep = {s: [training_row(i, name) for i in items if i.get('id', i.get('task_id')) not in {p['train'] for p in pairs[s] + copies[s]}] for s, items in splits.items()}
+    keep = {
+        s: [
+            training_row(i, name)
+            for i in items
+            if i.get('id', i.get('task_id')) not in {p['train'] for p in pairs[s] + copies[s]}
+        ]
+        for s, items in splits.items()
+    }
     gone = {p['train'] for p in pairs['train'] + copies['train']}
-    test = with_neighbours(test, [i for i in splits['train'] if i.get('id', i.get('task_id')) not in gone], cfg.near_duplicate)
-    rows = {'train': keep['train'], 'val': keep['validation'], 'mbpp_test': [{**t, 'clean': t['task_id'] not in close} for t in test],
-            'codealpaca_test': [training_row(i, name) for i in held_out]}
-    counts.update({'train before decontamination': len(splits['train']), **{file: len(r) for file, r in rows.items()}, 'clean test tasks': len(test) - len(close), 'dropped for HumanEval': len({p['train'] for p in copies['train'] + copies['validation']})})
-    return rows, {'parameters': data_parameters(cfg), 'origin': origin, 'counts': counts, 'dropped': pairs['train'] + pairs['validation'] + copies['train'] + copies['validation']}
+    test = with_neighbours(
+        test, [i for i in splits['train'] if i.get('id', i.get('task_id')) not in gone], cfg.near_duplicate
+    )
+    rows = {
+        'train': keep['train'],
+        'val': keep['validation'],
+        'mbpp_test': [{**t, 'clean': t['task_id'] not in close} for t in test],
+        'codealpaca_test': [training_row(i, name) for i in held_out],
+    }
+    counts.update(
+        {
+            'train before decontamination': len(splits['train']),
+            **{file: len(r) for file, r in rows.items()},
+            'clean test tasks': len(test) - len(close),
+            'dropped for HumanEval': len({p['train'] for p in copies['train'] + copies['validation']}),
+        }
+    )
+    return rows, {
+        'parameters': data_parameters(cfg),
+        'origin': origin,
+        'counts': counts,
+        'dropped': pairs['train'] + pairs['validation'] + copies['train'] + copies['validation'],
+    }
 
 # %% ../nbs/00_data.ipynb #00-9e617f8e
 def prepare(cfg: Config) -> dict:
     "Write train.jsonl, val.jsonl, mbpp_test.jsonl (and codealpaca_test.jsonl when there is any) and manifest.json; returns the manifest."
     rows, manifest = assemble(cfg)
-    if not rows['mbpp_test']: raise UserError(f'no test tasks in the source ({cfg.source}): MBPP test tasks have the ids 11 to 510, own problems a field "split": "test" or none')
+    if not rows['mbpp_test']:
+        raise UserError(
+            f'no test tasks in the source ({cfg.source}): MBPP test tasks have the ids 11 to 510, own problems a field "split": "test" or none'
+        )
     folder = data_folder(cfg)
-    written = {f'{name}.jsonl': write_jsonl(folder/f'{name}.jsonl', content) for name, content in rows.items() if content or name != 'codealpaca_test'}
+    written = {
+        f'{name}.jsonl': write_jsonl(folder / f'{name}.jsonl', content)
+        for name, content in rows.items()
+        if content or name != 'codealpaca_test'
+    }
     manifest['files'] = {name: sha256_file(path) for name, path in written.items()}
-    write_json(folder/'manifest.json', manifest)
+    write_json(folder / 'manifest.json', manifest)
     return manifest
 
 # %% ../nbs/00_data.ipynb #00-b3fd8533
 def same_origin(cfg: Config, manifest: dict) -> bool:
     "True when the prepared data came from the source and the very files that `cfg` asks for, with this prompt protocol."
-    given = {f'{kind}_file': sha256_file(path) for kind, path in (('mbpp', cfg.mbpp_file), ('codealpaca', cfg.codealpaca_file)) if path and Path(path).exists()}
+    given = {
+        f'{kind}_file': sha256_file(path)
+        for kind, path in (('mbpp', cfg.mbpp_file), ('codealpaca', cfg.codealpaca_file))
+        if path and Path(path).exists()
+    }
     found = {k: v['sha256'] for k, v in manifest['origin'].items() if k.endswith('_file')}
-    return manifest['parameters']['source'] == cfg.source and manifest['parameters']['protocol'] == PROTOCOL and (cfg.source != 'files' or not given or given == found)
+    return (
+        manifest['parameters']['source'] == cfg.source
+        and manifest['parameters']['protocol'] == PROTOCOL
+        and (cfg.source != 'files' or not given or given == found)
+    )
+
 
 def ensure_data(cfg: Config) -> Path:
     "Folder with prepared data, made when missing or when the parameters ask for other data; says what it did."
     folder = data_folder(cfg)
-    manifest = read_json(folder/'manifest.json') if (folder/'manifest.json').exists() else None
-    if manifest and all((folder/name).exists() for name in manifest['files']):
+    manifest = read_json(folder / 'manifest.json') if (folder / 'manifest.json').exists() else None
+    if manifest and all((folder / name).exists() for name in manifest['files']):
         if same_origin(cfg, manifest):
-            print(f"data: {shown(folder)}, source {manifest['parameters']['source']}, {manifest['counts']['train']} train, {manifest['counts']['mbpp_test']} test")
+            print(
+                f"data: {shown(folder)}, source {manifest['parameters']['source']}, {manifest['counts']['train']} train, {manifest['counts']['mbpp_test']} test"
+            )
             return folder
     counts = prepare(cfg)['counts']
-    print(f"data: {shown(folder)} prepared from source {cfg.source}: {counts['train']} train, {counts['val']} validation, {counts['mbpp_test']} test")
+    print(
+        f"data: {shown(folder)} prepared from source {cfg.source}: {counts['train']} train, {counts['val']} validation, {counts['mbpp_test']} test"
+    )
     return folder
-
 
 # %% ../nbs/00_data.ipynb #00-9b7d2e40
 FOLDERS = {'HumanEval': 'humaneval', 'HumanEval+': 'humaneval+', 'MBPP+': 'mbpp+', 'MBPP sanitized': 'mbpp-sanitized'}
 
+
 def with_benchmark(cfg: Config) -> Config:
     "`cfg` with the benchmark that its task file holds, which names the folder of the results. Raises `UserError` when another one was asked for."
-    if not cfg.mbpp_file or cfg.source == 'files': return cfg
+    if not cfg.mbpp_file or cfg.source == 'files':
+        return cfg
     name = benchmark_of(next(iter(read_table(cfg.mbpp_file)), {}))
     if cfg.benchmark == 'humaneval' and not str(name).startswith('HumanEval'):
         raise UserError(f'{cfg.mbpp_file} holds no HumanEval tasks: leave out --mbpp-file or --benchmark humaneval')
     return replace(cfg, benchmark=FOLDERS.get(name, cfg.benchmark))
 
+
 def humaneval_tasks() -> list[dict]:
     "HumanEval's 164 tasks, from the pinned wheel."
     return [as_task(row, 'HumanEval.jsonl.gz') for row in humaneval_rows()]
-
 
 # %% ../nbs/00_data.ipynb #00-2c5a8f17
 def own_file(cfg: Config) -> bool:
     "True when `cfg.mbpp_file` names the tasks to score, not what the data are made of."
     return bool(cfg.mbpp_file) and cfg.source != 'files'
 
+
 def load_tasks(cfg: Config) -> list[dict]:
     "The test tasks of a run: HumanEval's, those of `cfg.mbpp_file`, or of the prepared data; at most `cfg.n_tasks`."
     cfg = with_benchmark(cfg)
-    if own_file(cfg): tasks = [t for t in read_tasks(cfg.mbpp_file) if t['split'] == 'test']
-    elif cfg.benchmark == 'humaneval': tasks = humaneval_tasks()
-    else: tasks = read_tasks(ensure_data(cfg)/'mbpp_test.jsonl')
-    if not tasks: raise UserError(f'no test tasks in {cfg.mbpp_file}')
-    return tasks[:cfg.n_tasks]
+    if own_file(cfg):
+        tasks = [t for t in read_tasks(cfg.mbpp_file) if t['split'] == 'test']
+    elif cfg.benchmark == 'humaneval':
+        tasks = humaneval_tasks()
+    else:
+        tasks = read_tasks(ensure_data(cfg) / 'mbpp_test.jsonl')
+    if not tasks:
+        raise UserError(f'no test tasks in {cfg.mbpp_file}')
+    return tasks[: cfg.n_tasks]
+
 
 def all_tasks(cfg: Config) -> list[dict]:
     "The tasks of the set that `cfg` names, all splits together; at most `cfg.n_tasks`."
     cfg = with_benchmark(cfg)
-    if own_file(cfg): tasks = read_tasks(cfg.mbpp_file)
-    elif cfg.benchmark == 'humaneval': tasks = humaneval_tasks()
-    else: tasks = hub_mbpp()[0] if cfg.source == 'hub' else load_source(cfg)[0]
-    return tasks[:cfg.n_tasks]
-
+    if own_file(cfg):
+        tasks = read_tasks(cfg.mbpp_file)
+    elif cfg.benchmark == 'humaneval':
+        tasks = humaneval_tasks()
+    else:
+        tasks = hub_mbpp()[0] if cfg.source == 'hub' else load_source(cfg)[0]
+    return tasks[: cfg.n_tasks]
 
 # %% ../nbs/00_data.ipynb #00-1c887b76
 def task_set(tasks: list[dict]) -> str:
     "`starter set`, `MBPP`, `MBPP sanitized`, `MBPP+`, `HumanEval`, `HumanEval+` or `own problems`: what results on these tasks are to be called."
     named = {t.get('benchmark') for t in tasks}
-    if len(named) == 1 and None not in named: return named.pop()
-    if {t['prompt'] for t in tasks} <= {t['prompt'] for t in starter_tasks()}: return 'starter set'
+    if len(named) == 1 and None not in named:
+        return named.pop()
+    if {t['prompt'] for t in tasks} <= {t['prompt'] for t in starter_tasks()}:
+        return 'starter set'
     return 'MBPP' if looks_like_mbpp([{**t, 'split': None} for t in tasks]) else 'own problems'
-
 
 # %% ../nbs/00_data.ipynb #00-628a05f7
 def read_training_rows(path: Path | str) -> list[dict]:
@@ -486,6 +766,8 @@ def read_training_rows(path: Path | str) -> list[dict]:
     rows = read_jsonl(path)
     for number, row in enumerate(rows, 1):
         for name in ('prompt', 'completion'):
-            if not isinstance(row.get(name), str) or not row[name].strip(): raise UserError(f'{shown(path)}, row {number}: field {name} should be a text')
-    if not rows: raise UserError(f'{shown(path)} has no rows')
+            if not isinstance(row.get(name), str) or not row[name].strip():
+                raise UserError(f'{shown(path)}, row {number}: field {name} should be a text')
+    if not rows:
+        raise UserError(f'{shown(path)} has no rows')
     return rows

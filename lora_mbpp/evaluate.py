@@ -21,91 +21,170 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 
-from .tasks.benchmarks import HUMANEVAL_PROTOCOL, compact, completed, task_order, with_preamble
 from .core.config import Config
 from .core.environment import in_test, meta_info, progress
 from .core.errors import UserError
 from lora_mbpp.core.files import (
-    append_jsonl, fingerprint, read_json, read_jsonl, repair_tail, shown, write_json, write_jsonl,
+    append_jsonl,
+    fingerprint,
+    read_json,
+    read_jsonl,
+    repair_tail,
+    shown,
+    write_json,
+    write_jsonl,
 )
 from .core.runs import artifacts_folder, group_name, metrics_file, preregistration_id, update_metrics
-from .data import load_tasks, parsed, prompt_ids, protocol_of, read_table, render_completion, task_set, with_benchmark
-from .generation.vllm_backend import VLLMServer, common_rank, vllm_unsupported_reason
-from .generation.multi_lora import MultiLoRA, unsupported_reason
-from lora_mbpp.generation.completions import (
-    GenerationRun, completions_at_once, completion_nll, extract_code, generate_all, generation_settings, kept_records,
-    mean_nll, prepare_model_for_decoding,
+from lora_mbpp.data import (
+    load_tasks,
+    parsed,
+    prompt_ids,
+    protocol_of,
+    read_table,
+    render_completion,
+    task_set,
+    with_benchmark,
 )
-from .models.lora_layers import fuse_kernels
+from lora_mbpp.generation.completions import (
+    GenerationRun,
+    completion_nll,
+    completions_at_once,
+    extract_code,
+    generate_all,
+    generation_settings,
+    kept_records,
+    mean_nll,
+    prepare_model_for_decoding,
+)
+from .generation.multi_lora import MultiLoRA, unsupported_reason
+from .generation.vllm_backend import VLLMServer, common_rank, vllm_unsupported_reason
 from lora_mbpp.models.loading import (
-    Runtime, choose_runtime, device_info, load_adapter, load_model, load_tokenizer, parameter_counts, peak_memory_gb,
+    Runtime,
+    choose_runtime,
+    device_info,
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    parameter_counts,
+    peak_memory_gb,
     require_adapter,
 )
+from .models.lora_layers import fuse_kernels
 from .sandbox.engines import Limits
 from .sandbox.judge import judge_many, require_layers
+from .tasks.benchmarks import HUMANEVAL_PROTOCOL, compact, completed, task_order, with_preamble
 
 # %% ../nbs/03_eval.ipynb #03-8bafb457
 def as_job(code: str, task: dict) -> dict:
     "What the sandbox needs to judge a program on a task."
-    return {'code': with_preamble(code, task.get('preamble', '')), 'tests': [compact(test) for test in task['tests']], 'setup': task['setup'], 'entry_point': task['entry_point']}
+    return {
+        'code': with_preamble(code, task.get('preamble', '')),
+        'tests': [compact(test) for test in task['tests']],
+        'setup': task['setup'],
+        'entry_point': task['entry_point'],
+    }
+
 
 def verdict_fields(verdict) -> dict:
     "The parts of a sandbox verdict that are kept in a result record."
-    return {'verdict': verdict.verdict, 'failing_test': verdict.failing_test, 'exception_type': verdict.exception_type, 'message': verdict.message,
-            'cpu_seconds': verdict.cpu_seconds, 'stdout': verdict.stdout[:2000]}
+    return {
+        'verdict': verdict.verdict,
+        'failing_test': verdict.failing_test,
+        'exception_type': verdict.exception_type,
+        'message': verdict.message,
+        'cpu_seconds': verdict.cpu_seconds,
+        'stdout': verdict.stdout[:2000],
+    }
+
 
 def failing_assert(verdict, task: dict) -> dict:
     "The text of the test that failed, at most 500 characters; nothing where no single test is to blame."
-    return {'failing_assert': task['tests'][verdict.failing_test][:500]} if verdict.failing_test is not None and verdict.verdict != 'passed' else {}
+    return (
+        {'failing_assert': task['tests'][verdict.failing_test][:500]}
+        if verdict.failing_test is not None and verdict.verdict != 'passed'
+        else {}
+    )
 
 # %% ../nbs/03_eval.ipynb #03-2258b1f3
 def result_key(record: dict) -> tuple:
     "Identity of a judged answer: task, sample, and the text itself."
     return record['task_id'], record['sample_idx'], fingerprint(record['text'])
 
+
 def judging(task: dict, limits: Limits, layers: dict) -> str:
     "Fingerprint of what decides a verdict besides the answer: limits, engine, tests and set-up."
     return fingerprint([vars(limits), layers.get('engine'), task['tests'], task['setup'], task.get('preamble', '')])
+
 
 def score(records: list[dict], tasks: list[dict], path: Path | str, limits: Limits, layers: dict) -> list[dict]:
     "Result record of every generation record, appended to `path`; judges only answers that are not in the file. Ordered as `records`."
     repair_tail(path)
     by_id, judged_as = {t['task_id']: t for t in tasks}, {t['task_id']: judging(t, limits, layers) for t in tasks}
     earlier = read_jsonl(path) if Path(path).exists() else []
-    done = {result_key(r): r for r in earlier if r.get('judged_as') == judged_as.get(r['task_id'], '') and r['verdict'] != 'harness_error'}
+    done = {
+        result_key(r): r
+        for r in earlier
+        if r.get('judged_as') == judged_as.get(r['task_id'], '') and r['verdict'] != 'harness_error'
+    }
     todo = [r for r in records if result_key(r) not in done]
-    extracted = [extract_code(r['text'], by_id[r['task_id']]['entry_point']) if 'code' not in r else (r['code'], r['extraction']) for r in todo]
+    extracted = [
+        extract_code(r['text'], by_id[r['task_id']]['entry_point']) if 'code' not in r else (r['code'], r['extraction'])
+        for r in todo
+    ]
     jobs = [as_job(code, by_id[r['task_id']]) for r, (code, _) in zip(todo, extracted)]
     with progress(len(jobs), 'running programs', 'program') as bar:
         for i, verdict in judge_many(jobs, limits=limits, engine=layers['engine']):
             code, how = extracted[i]
-            done[result_key(todo[i])] = result = {**todo[i], 'code': code, 'extraction': how, **verdict_fields(verdict), **failing_assert(verdict, by_id[todo[i]['task_id']]), 'engine': layers.get('engine'), 'judged_as': judged_as[todo[i]['task_id']]}
+            done[result_key(todo[i])] = result = {
+                **todo[i],
+                'code': code,
+                'extraction': how,
+                **verdict_fields(verdict),
+                **failing_assert(verdict, by_id[todo[i]['task_id']]),
+                'engine': layers.get('engine'),
+                'judged_as': judged_as[todo[i]['task_id']],
+            }
             append_jsonl(path, [result])
             bar.update()
     final = [done[result_key(r)] for r in records]
-    write_jsonl(path, final)   # exactly this evaluation: what earlier settings left behind goes
+    write_jsonl(path, final)  # exactly this evaluation: what earlier settings left behind goes
     return final
 
 # %% ../nbs/03_eval.ipynb #03-81380746
 FUNNEL = ('raw text parses', 'code parses', 'defines the name', 'runs', 'passes')
 
+
 def stages_passed(result: dict) -> list[bool]:
     "Which steps of `FUNNEL` an answer got through."
     verdict = result['verdict']
     parses = verdict not in ('no_code', 'syntax_error')
-    defines = parses and verdict != 'no_entry_point' and not (verdict == 'runtime_error' and result['failing_test'] is None)
-    return [parsed(result['text']) is not None and bool(result['text'].strip()), parses, defines, verdict in ('passed', 'wrong_answer'), verdict == 'passed']
+    defines = (
+        parses and verdict != 'no_entry_point' and not (verdict == 'runtime_error' and result['failing_test'] is None)
+    )
+    return [
+        parsed(result['text']) is not None and bool(result['text'].strip()),
+        parses,
+        defines,
+        verdict in ('passed', 'wrong_answer'),
+        verdict == 'passed',
+    ]
+
 
 def funnel(results: list[dict]) -> dict[str, float]:
     "Share of answers that reach each step, without harness errors."
     counted = [stages_passed(r) for r in results if r['verdict'] != 'harness_error']
-    return {name: float(np.mean([steps[i] for steps in counted])) if counted else float('nan') for i, name in enumerate(FUNNEL)}
+    return {
+        name: float(np.mean([steps[i] for steps in counted])) if counted else float('nan')
+        for i, name in enumerate(FUNNEL)
+    }
 
 # %% ../nbs/03_eval.ipynb #03-73e07bf2
 def pass_at_k(n: int, c: int, k: int) -> float:
     "Unbiased probability that one of k samples passes, from c passes among n samples (arXiv 2107.03374). Raises `ValueError` for k > n."
-    if not 0 <= c <= n or not 1 <= k <= n: raise ValueError(f'pass@{k} needs 0 <= c <= n and 1 <= k <= n, got n={n}, c={c}')
+    if not 0 <= c <= n or not 1 <= k <= n:
+        raise ValueError(f'pass@{k} needs 0 <= c <= n and 1 <= k <= n, got n={n}, c={c}')
     return 1.0 if n - c < k else float(1 - np.prod(1 - k / np.arange(n - c + 1, n + 1)))
+
 
 def wilson(passed: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     "Wilson score interval of a share (scipy.stats.binomtest)."
@@ -117,16 +196,31 @@ def task_means(results: list[dict]) -> dict[int | str, float]:
     "Share of passing samples for each task, without harness errors."
     by_task = {}
     for r in results:
-        if r['verdict'] != 'harness_error': by_task.setdefault(r['task_id'], []).append(r['verdict'] == 'passed')
-    return {task_id: float(np.mean(passes)) for task_id, passes in sorted(by_task.items(), key=lambda item: task_order(item[0]))}
+        if r['verdict'] != 'harness_error':
+            by_task.setdefault(r['task_id'], []).append(r['verdict'] == 'passed')
+    return {
+        task_id: float(np.mean(passes))
+        for task_id, passes in sorted(by_task.items(), key=lambda item: task_order(item[0]))
+    }
+
 
 def passes_at(results: list[dict]) -> dict[str, float]:
     "Unbiased pass@k for some k, the mean over tasks; empty when every task has one answer."
     by_task = {}
     for r in results:
-        if r['verdict'] != 'harness_error': by_task.setdefault(r['task_id'], []).append(r['verdict'] == 'passed')
+        if r['verdict'] != 'harness_error':
+            by_task.setdefault(r['task_id'], []).append(r['verdict'] == 'passed')
     n = min(map(len, by_task.values()), default=1)
-    return {str(k): float(np.mean([pass_at_k(len(p), sum(p), k) for p in by_task.values()])) for k in sorted({1, 2, 5, 10, n}) if k <= n} if n > 1 else {}
+    return (
+        {
+            str(k): float(np.mean([pass_at_k(len(p), sum(p), k) for p in by_task.values()]))
+            for k in sorted({1, 2, 5, 10, n})
+            if k <= n
+        }
+        if n > 1
+        else {}
+    )
+
 
 def summarise(results: list[dict], tasks: list[dict]) -> dict:
     "`pass_at_1` with interval, pass@k, `syntax_rate`, funnel, clean-subset pass@1, verdict counts, truncation rate, number of tasks."
@@ -134,13 +228,40 @@ def summarise(results: list[dict], tasks: list[dict]) -> dict:
     clean = [means[t['task_id']] for t in tasks if t['clean'] and t['task_id'] in means]
     pass_at_1 = float(np.mean(list(means.values()))) if means else float('nan')
     steps = funnel(results)
-    return {'pass_at_1': pass_at_1, 'pass_at_1_interval': wilson(round(sum(means.values())), len(means)), 'syntax_rate': steps['code parses'], 'funnel': steps,
-            'pass_at_k': passes_at(results), 'n_tasks': len(means), 'n_samples': len(results), 'pass_at_1_clean': float(np.mean(clean)) if clean else None, 'n_clean': len(clean),
-            'verdicts': dict(Counter(r['verdict'] for r in results)), 'extraction': dict(Counter(r['extraction'] for r in results)),
-            'truncated': float(np.mean([r.get('finish_reason') == 'length' for r in results]))}
+    return {
+        'pass_at_1': pass_at_1,
+        'pass_at_1_interval': wilson(round(sum(means.values())), len(means)),
+        'syntax_rate': steps['code parses'],
+        'funnel': steps,
+        'pass_at_k': passes_at(results),
+        'n_tasks': len(means),
+        'n_samples': len(results),
+        'pass_at_1_clean': float(np.mean(clean)) if clean else None,
+        'n_clean': len(clean),
+        'verdicts': dict(Counter(r['verdict'] for r in results)),
+        'extraction': dict(Counter(r['extraction'] for r in results)),
+        'truncated': float(np.mean([r.get('finish_reason') == 'length' for r in results])),
+    }
 
 # %% ../nbs/03_eval.ipynb #03-4bbe60b3
-PER_TASK = ('task_id', 'sample_idx', 'verdict', 'failing_test', 'exception_type', 'message', 'extraction', 'finish_reason', 'n_tokens', 'cpu_seconds', 'nll', 'nll_tokens', 'clean', 'nearest', 'cluster')
+PER_TASK = (
+    'task_id',
+    'sample_idx',
+    'verdict',
+    'failing_test',
+    'exception_type',
+    'message',
+    'extraction',
+    'finish_reason',
+    'n_tokens',
+    'cpu_seconds',
+    'nll',
+    'nll_tokens',
+    'clean',
+    'nearest',
+    'cluster',
+)
+
 
 def per_task(results: list[dict]) -> list[dict]:
     "Small records for the output file: verdicts without the texts."
@@ -150,15 +271,32 @@ def per_task(results: list[dict]) -> list[dict]:
 def comparison_settings(cfg: Config, runtime: Runtime, tasks: list[dict], limits: Limits, layers: dict) -> dict:
     "What two evaluations must share before their numbers may stand side by side."
     generation = {k: v for k, v in generation_settings(cfg, runtime).items() if k != 'adapter'}
-    asked = [[t['task_id'], t['prompt'], t['tests'], t['setup'], *([t['preamble']] if 'preamble' in t else [])] for t in tasks]
-    return {**generation, 'protocol': protocol_of(tasks), 'task_set': task_set(tasks), 'tasks': fingerprint(asked), 'n_tasks': len(tasks),
-            'cpu_s': limits.cpu_s, 'memory_mb': limits.memory_mb, 'engine': layers.get('engine'), 'device': runtime.device}
+    asked = [
+        [t['task_id'], t['prompt'], t['tests'], t['setup'], *([t['preamble']] if 'preamble' in t else [])]
+        for t in tasks
+    ]
+    return {
+        **generation,
+        'protocol': protocol_of(tasks),
+        'task_set': task_set(tasks),
+        'tasks': fingerprint(asked),
+        'n_tasks': len(tasks),
+        'cpu_s': limits.cpu_s,
+        'memory_mb': limits.memory_mb,
+        'engine': layers.get('engine'),
+        'device': runtime.device,
+    }
+
 
 def finished_evaluation(path: Path, settings: dict, adapter_id: str | None) -> dict | None:
     "The metrics in `path` when they were measured with these settings on this adapter, else None."
     metrics = read_json(path) if path.exists() else {}
     info = metrics.get('eval_info', {})
-    same = info.get('settings') == settings and info.get('adapter') == adapter_id and metrics['run_info'].get('test_run') == in_test()
+    same = (
+        info.get('settings') == settings
+        and info.get('adapter') == adapter_id
+        and metrics['run_info'].get('test_run') == in_test()
+    )
     return metrics if same else None
 
 # %% ../nbs/03_eval.ipynb #03-e2af3d5d
@@ -167,11 +305,18 @@ def trained_as(cfg: Config, run: str) -> dict | None:
     path = metrics_file(replace(cfg, benchmark='mbpp'), run)
     return read_json(path).get('run_info') if path.exists() else None
 
+
 def run_info(cfg: Config, run: str, kind: str, adapter: Path | None = None, known: dict | None = None) -> dict:
     "Who this run is: name, preset, kind (base or lora), rank and seed, and whether it is a test run. An adapter's own files know its rank best; `known`: what training wrote."
     lora = {'rank': cfg.rank, 'seed': cfg.seed} if kind == 'lora' else {'rank': 0, 'seed': None}
-    if adapter: lora = {**lora, **{k: v for k, v in (known or {}).items() if k in ('preset', 'seed', 'parameters')}, 'rank': read_json(Path(adapter)/'adapter_config.json')['r']}
+    if adapter:
+        lora = {
+            **lora,
+            **{k: v for k, v in (known or {}).items() if k in ('preset', 'seed', 'parameters')},
+            'rank': read_json(Path(adapter) / 'adapter_config.json')['r'],
+        }
     return {'run': run, 'preset': group_name(cfg), 'kind': kind, 'model': cfg.model, 'test_run': in_test(), **lora}
+
 
 def reference_nll(model, tok, tasks: list[dict]) -> list[dict]:
     "NLL of each task's reference solution; an empty list where tasks have none."
@@ -184,31 +329,48 @@ def scores(model, tok, tasks: list[dict], forgetting: bool) -> tuple[dict, dict]
     nll = reference_nll(model, tok, tasks)
     facts = {'reference_nll': mean_nll(nll) if nll else None}
     if forgetting:
-        from lora_mbpp.generation.forgetting import forgetting_scores   # HumanEval's wheel, which others do not need
+        from lora_mbpp.generation.forgetting import forgetting_scores  # HumanEval's wheel, which others do not need
+
         facts['forgetting'] = forgetting_scores(model, tok)
     return facts, {t['task_id']: score for t, score in zip(tasks, nll)}
+
 
 def described(results: list[dict], tasks: list[dict], nll: dict) -> list[dict]:
     "Result records with what is known of their task: clean or not, nearest training item, cluster; on the first answer its NLL."
     by_id = {t['task_id']: {name: t[name] for name in ('clean', 'nearest', 'cluster') if name in t} for t in tasks}
-    def first(r): return {'nll': nll[r['task_id']]['nll'], 'nll_tokens': nll[r['task_id']]['n_tokens']} if r['sample_idx'] == 0 and r['task_id'] in nll else {}
+
+    def first(r):
+        return (
+            {'nll': nll[r['task_id']]['nll'], 'nll_tokens': nll[r['task_id']]['n_tokens']}
+            if r['sample_idx'] == 0 and r['task_id'] in nll
+            else {}
+        )
+
     return [{**r, **by_id[r['task_id']], **first(r)} for r in results]
 
 # %% ../nbs/03_eval.ipynb #03-8dd9e221
 def evaluate(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'base') -> dict:
     "Generate, judge and score one run; returns its metrics and keeps them in `metrics_file`. `kind`: what a run without an adapter is."
     cfg = with_benchmark(cfg)
-    if adapter: require_adapter(adapter)
-    tasks, runtime, limits, layers = load_tasks(cfg), choose_runtime(cfg), Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox, engine=cfg.sandbox_engine)
+    if adapter:
+        require_adapter(adapter)
+    tasks, runtime, limits, layers = (
+        load_tasks(cfg),
+        choose_runtime(cfg),
+        Limits(cpu_s=cfg.cpu_s),
+        require_layers(cfg.sandbox, engine=cfg.sandbox_engine),
+    )
     settings = comparison_settings(cfg, runtime, tasks, limits, layers)
     generation = {**generation_settings(cfg, runtime, adapter), 'protocol': settings['protocol']}
     path = metrics_file(cfg, run)
     if not cfg.overwrite and (metrics := finished_evaluation(path, settings, generation['adapter'])):
         print(f'{run} is evaluated already: {shown(path)}')
         return write_results(cfg, run, metrics)
-    if cfg.overwrite: remove_completions(cfg, run)
+    if cfg.overwrite:
+        remove_completions(cfg, run)
     print(f'{run}: {runtime.reason}', flush=True)
-    if cfg.decoder == 'vllm': generate_in_own_process(cfg, run, adapter, generation, len(tasks) * cfg.n_samples)
+    if cfg.decoder == 'vllm':
+        generate_in_own_process(cfg, run, adapter, generation, len(tasks) * cfg.n_samples)
     model, tok, bank = load_for(cfg, runtime, [adapter] if adapter else [])
     started = time.perf_counter()
     generation_run = GenerationRun(run, completions_file(cfg, run, adapter), generation, 0 if bank else -1)
@@ -216,14 +378,32 @@ def evaluate(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'ba
     generated = time.perf_counter()
     results = score(records, tasks, metrics_file(cfg, run, '.results.jsonl'), limits, layers)
     judged = time.perf_counter()
-    if bank: bank.choose(torch.tensor(0, device=model.device))
+    if bank:
+        bank.choose(torch.tensor(0, device=model.device))
     facts, nll = scores(model, tok, tasks, cfg.forgetting)
-    info = {**summarise(results, tasks), **facts, 'settings': settings, 'plan': preregistration_id(), 'adapter': generation['adapter'], 'sandbox': layers,
-            'new_tokens': sum(r['n_tokens'] for r in records), 'parameters': parameter_counts(model)[1],
-            'seconds': {'generation': round(generated - started + seconds_before(path, generation), 1), 'programs': round(judged - generated, 1), 'references': round(time.perf_counter() - judged, 1)},
-            'peak_memory_gb': round(peak_memory_gb(), 2), 'per_task': per_task(described(results, tasks, nll))}
-    metrics = update_metrics(path, run_info=run_info(cfg, run, 'lora' if adapter else kind, adapter, trained_as(cfg, run)),
-                             eval_info=info, meta_info={**meta_info(), 'device': device_info(runtime)})
+    info = {
+        **summarise(results, tasks),
+        **facts,
+        'settings': settings,
+        'plan': preregistration_id(),
+        'adapter': generation['adapter'],
+        'sandbox': layers,
+        'new_tokens': sum(r['n_tokens'] for r in records),
+        'parameters': parameter_counts(model)[1],
+        'seconds': {
+            'generation': round(generated - started + seconds_before(path, generation), 1),
+            'programs': round(judged - generated, 1),
+            'references': round(time.perf_counter() - judged, 1),
+        },
+        'peak_memory_gb': round(peak_memory_gb(), 2),
+        'per_task': per_task(described(results, tasks, nll)),
+    }
+    metrics = update_metrics(
+        path,
+        run_info=run_info(cfg, run, 'lora' if adapter else kind, adapter, trained_as(cfg, run)),
+        eval_info=info,
+        meta_info={**meta_info(), 'device': device_info(runtime)},
+    )
     return write_results(cfg, run, metrics)
 
 # %% ../nbs/03_eval.ipynb #03-57ce47d8
@@ -234,18 +414,26 @@ def load_for(cfg: Config, runtime: Runtime, adapters: list[Path]):
     if other := next((why for adapter in adapters if (why := unsupported_reason(adapter))), None):
         print(f'{other}: computed by PEFT')
         return load_adapter(model, adapters[0]), tok, None
-    if done := [*fused, prepare_model_for_decoding(model, cfg, runtime)]: print(', '.join(filter(None, done)))
+    if done := [*fused, prepare_model_for_decoding(model, cfg, runtime)]:
+        print(', '.join(filter(None, done)))
     return model, tok, MultiLoRA(model, adapters) if adapters else None
+
 
 def serve(cfg: Config, runtime: Runtime, adapters: list[Path], tasks: list[dict]):
     "What `load_for` gives, with a vLLM `VLLMServer` as the model and its adapters in it."
     tok = load_tokenizer(cfg.model)
     longest = max(len(prompt_ids(tok, t['prompt'])) for t in tasks)
-    return VLLMServer(cfg.model, runtime, adapters, longest + cfg.max_new_tokens + 1, completions_at_once(cfg, runtime)), tok, None
+    return (
+        VLLMServer(cfg.model, runtime, adapters, longest + cfg.max_new_tokens + 1, completions_at_once(cfg, runtime)),
+        tok,
+        None,
+    )
+
 
 def completions_file(cfg: Config, run: str, adapter: Path | None) -> Path:
     "Where the answers of a run go."
     return Path(cfg.out_file) if cfg.out_file and not adapter else metrics_file(cfg, run, '.generations.jsonl')
+
 
 def generate_for_runs(cfg: Config, runs: dict[str, Path | None]) -> int:
     "Answers of several runs (name: adapter, None for the untouched model) in one pass over one loaded model, each in its own file, where `evaluate` finds them. Adapters that are no plain LoRA are left to it. Returns the number of runs."
@@ -253,39 +441,69 @@ def generate_for_runs(cfg: Config, runs: dict[str, Path | None]) -> int:
     tasks, runtime = load_tasks(cfg), choose_runtime(cfg)
     adapters = [a for a in runs.values() if a and not unsupported_reason(require_adapter(a))]
     alone = cfg if len(runs) == 1 else replace(cfg, out_file=None)
-    together = [GenerationRun(run, completions_file(alone, run, a), {**generation_settings(cfg, runtime, a), 'protocol': protocol_of(tasks)}, adapters.index(a) if a else -1)
-                for run, a in runs.items() if a is None or a in adapters]
-    if not together: return 0
-    if len(runs) > 1: print(f'{len(together)} runs in one pass: {runtime.reason}')
-    model, tok, bank = serve(cfg, runtime, adapters, tasks) if cfg.decoder == 'vllm' else load_for(cfg, runtime, adapters)
+    together = [
+        GenerationRun(
+            run,
+            completions_file(alone, run, a),
+            {**generation_settings(cfg, runtime, a), 'protocol': protocol_of(tasks)},
+            adapters.index(a) if a else -1,
+        )
+        for run, a in runs.items()
+        if a is None or a in adapters
+    ]
+    if not together:
+        return 0
+    if len(runs) > 1:
+        print(f'{len(together)} runs in one pass: {runtime.reason}')
+    model, tok, bank = (
+        serve(cfg, runtime, adapters, tasks) if cfg.decoder == 'vllm' else load_for(cfg, runtime, adapters)
+    )
     started = time.perf_counter()
-    try: generate_all(model, tok, tasks, together, cfg.n_samples, cfg.temperature, bank)
+    try:
+        generate_all(model, tok, tasks, together, cfg.n_samples, cfg.temperature, bank)
     finally:
-        if isinstance(model, VLLMServer): model.close()
+        if isinstance(model, VLLMServer):
+            model.close()
     seconds = round((time.perf_counter() - started) / len(together), 1)
-    for c in together: update_metrics(metrics_file(cfg, c.run), answers_info={'settings': fingerprint(c.settings), 'runs': len(together), 'seconds_a_run': seconds})
+    for c in together:
+        update_metrics(
+            metrics_file(cfg, c.run),
+            answers_info={'settings': fingerprint(c.settings), 'runs': len(together), 'seconds_a_run': seconds},
+        )
     return len(together)
+
 
 def generate_in_own_process(cfg: Config, run: str, adapter: Path | None, settings: dict, wanted: int) -> None:
     "`generate_for_runs` for one run in a process of its own, unless its `wanted` answers are there; then the card is free again. Raises `UserError` when they do not come."
     path = completions_file(cfg, run, adapter)
-    if len(kept_records(path, fingerprint(settings))) >= wanted: return
-    if why := vllm_unsupported_reason(): raise UserError(why)
-    if adapter: common_rank([adapter])
+    if len(kept_records(path, fingerprint(settings))) >= wanted:
+        return
+    if why := vllm_unsupported_reason():
+        raise UserError(why)
+    if adapter:
+        common_rank([adapter])
     worker = multiprocessing.get_context('spawn').Process(target=generate_for_runs, args=(cfg, {run: adapter}))
     worker.start()
     worker.join()
-    if worker.exitcode: raise UserError(f'vLLM did not make the answers of {run} (status {worker.exitcode}; its own words are above, or in the terminal): start again to continue, or use --decoder slots')
+    if worker.exitcode:
+        raise UserError(
+            f'vLLM did not make the answers of {run} (status {worker.exitcode}; its own words are above, or in the terminal): start again to continue, or use --decoder slots'
+        )
+
 
 def seconds_before(path: Path, settings: dict) -> float:
     "What this run's share of a common pass took, 0 where there was none with these settings."
     info = read_json(path).get('answers_info', {}) if path.exists() else {}
     return info['seconds_a_run'] if info.get('settings') == fingerprint(settings) else 0.0
 
+
 def remove_completions(cfg: Config, run: str) -> None:
     "Remove the answers and results of a run that is to be evaluated anew."
-    for suffix in ('.generations.jsonl', '.results.jsonl'): metrics_file(cfg, run, suffix).unlink(missing_ok=True)
-    if cfg.out_file and not cfg.out_file.endswith('.json'): Path(cfg.out_file).unlink(missing_ok=True)
+    for suffix in ('.generations.jsonl', '.results.jsonl'):
+        metrics_file(cfg, run, suffix).unlink(missing_ok=True)
+    if cfg.out_file and not cfg.out_file.endswith('.json'):
+        Path(cfg.out_file).unlink(missing_ok=True)
+
 
 def write_results(cfg: Config, run: str, metrics: dict) -> dict:
     "Write eval_info and per_task to `cfg.out_file` when an evaluation of an adapter names one; returns the metrics."
@@ -299,18 +517,25 @@ def write_results(cfg: Config, run: str, metrics: dict) -> dict:
 def sample_task(row: dict, known: dict, where: str) -> dict:
     "The task that a sample is for. Raises `UserError` for one that is not there."
     name = row.get('task_id')
-    if isinstance(name, str) and name.startswith('Mbpp/') and name not in known: name = int(name[5:]) if name[5:].isdecimal() else name
+    if isinstance(name, str) and name.startswith('Mbpp/') and name not in known:
+        name = int(name[5:]) if name[5:].isdecimal() else name
     if type(name) not in (int, str) or name not in known:
-        raise UserError(f'{where}: task_id {row.get("task_id")!r} is not among the {len(known)} tasks; name the task file with --mbpp-file, or the set with --benchmark')
+        raise UserError(
+            f'{where}: task_id {row.get("task_id")!r} is not among the {len(known)} tasks; name the task file with --mbpp-file, or the set with --benchmark'
+        )
     return known[name]
+
 
 def sample_code(row: dict, task: dict, where: str) -> tuple[str, str]:
     "The program of a sample and how it was found. A `solution` is whole; a HumanEval `completion` continues the prompt. Raises `UserError` for neither."
     text = row.get('solution', row.get('completion'))
-    if not isinstance(text, str): raise UserError(f'{where} (task {task["task_id"]}): field solution should be a text, found {text!r}')
-    if '```' in text: return extract_code(text, task['entry_point'])
+    if not isinstance(text, str):
+        raise UserError(f'{where} (task {task["task_id"]}): field solution should be a text, found {text!r}')
+    if '```' in text:
+        return extract_code(text, task['entry_point'])
     continues = 'solution' not in row and task.get('protocol') == HUMANEVAL_PROTOCOL
     return (completed(task['text'], text), 'completion') if continues else (text, 'given')
+
 
 def read_samples(path: Path | str, tasks: list[dict]) -> list[dict]:
     "Generation records from a samples file. Raises `UserError` with file and line for a bad line or an unknown task."
@@ -318,20 +543,40 @@ def read_samples(path: Path | str, tasks: list[dict]) -> list[dict]:
     for number, row in enumerate(read_table(path), 1):
         task = sample_task(row, known, where := f'{path}, line {number}')
         code, how = sample_code(row, task, where)
-        records.append({'task_id': task['task_id'], 'sample_idx': counts[task['task_id']], 'text': row.get('solution', row.get('completion')), 'code': code, 'extraction': how})
+        records.append(
+            {
+                'task_id': task['task_id'],
+                'sample_idx': counts[task['task_id']],
+                'text': row.get('solution', row.get('completion')),
+                'code': code,
+                'extraction': how,
+            }
+        )
         counts[task['task_id']] += 1
     return records
-
 
 # %% ../nbs/03_eval.ipynb #03-359be208
 def evaluate_samples(samples: Path | str, tasks: list[dict], cfg: Config) -> dict:
     "Judge existing programs; returns `eval_info` and `per_task`, and writes them to `cfg.out_file` when given. Killed and started again, it goes on."
     limits, layers = Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox, engine=cfg.sandbox_engine)
-    path = Path(cfg.out_file).with_suffix('.results.jsonl') if cfg.out_file else artifacts_folder(cfg)/'samples'/f'{Path(samples).stem}.results.jsonl'
+    path = (
+        Path(cfg.out_file).with_suffix('.results.jsonl')
+        if cfg.out_file
+        else artifacts_folder(cfg) / 'samples' / f'{Path(samples).stem}.results.jsonl'
+    )
     judged = score(read_samples(samples, tasks), tasks, path, limits, layers)
-    result = {'eval_info': {**summarise(judged, tasks), 'task_set': task_set(tasks), 'samples': Path(samples).name, 'sandbox': layers, 'cpu_s': limits.cpu_s},
-              'per_task': per_task(judged)}
-    if cfg.out_file: write_json(cfg.out_file, result)
+    result = {
+        'eval_info': {
+            **summarise(judged, tasks),
+            'task_set': task_set(tasks),
+            'samples': Path(samples).name,
+            'sandbox': layers,
+            'cpu_s': limits.cpu_s,
+        },
+        'per_task': per_task(judged),
+    }
+    if cfg.out_file:
+        write_json(cfg.out_file, result)
     return result
 
 # %% ../nbs/03_eval.ipynb #03-8e17b4f6
@@ -343,13 +588,34 @@ def self_check(tasks: list[dict], cfg: Config) -> dict:
         for i, verdict in judge_many([as_job(t['code'], t) for t in having], limits=limits, engine=layers['engine']):
             judged[i] = verdict
             bar.update()
-    failed = [(having[i]['task_id'], v.verdict, ' '.join(filter(None, [v.exception_type, v.message]))) for i, v in sorted(judged.items()) if v.verdict != 'passed']
-    return {'judged': len(having), 'passed': len(having) - len(failed), 'without': len(tasks) - len(having), 'failed': failed,
-            'task_set': task_set(tasks), 'engine': layers.get('engine')}
+    failed = [
+        (having[i]['task_id'], v.verdict, ' '.join(filter(None, [v.exception_type, v.message])))
+        for i, v in sorted(judged.items())
+        if v.verdict != 'passed'
+    ]
+    return {
+        'judged': len(having),
+        'passed': len(having) - len(failed),
+        'without': len(tasks) - len(having),
+        'failed': failed,
+        'task_set': task_set(tasks),
+        'engine': layers.get('engine'),
+    }
+
 
 def self_check_lines(report: dict) -> list[str]:
     "A self-check in words: the count, then a line for each reference that fails, then the tasks without one."
     count = f"{report['passed']} of {report['judged']} reference solutions pass ({report['task_set']}, engine {report['engine']})"
-    missing = [f"{report['without']} of {report['without'] + report['judged']} tasks have no reference solution"] if report['without'] else []
-    return [count, *[f'task {task_id}: {verdict}' + (f', {message}' if message else '') for task_id, verdict, message in report['failed']], *missing]
-
+    missing = (
+        [f"{report['without']} of {report['without'] + report['judged']} tasks have no reference solution"]
+        if report['without']
+        else []
+    )
+    return [
+        count,
+        *[
+            f'task {task_id}: {verdict}' + (f', {message}' if message else '')
+            for task_id, verdict, message in report['failed']
+        ],
+        *missing,
+    ]

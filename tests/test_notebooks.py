@@ -1,4 +1,5 @@
 """Every notebook runs as nbdev_test runs it, and the generated module is what the notebooks export."""
+
 import ast
 import json
 import shutil
@@ -13,12 +14,21 @@ from nbdev.test import test_nb as run_notebook
 
 from lora_mbpp.core.config import Config, stage_parameters
 
-NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb')
-                   if not p.name.startswith(('out_', '.', '_')) and '.ipynb_checkpoints' not in p.parts)
-STAGES = {'data': '00_data', 'baseline': '01_baseline', 'train': '02_train', 'eval': '03_eval', 'analysis': '04_analysis'}
+NOTEBOOKS = sorted(
+    p
+    for p in (ROOT / 'nbs').rglob('*.ipynb')
+    if not p.name.startswith(('out_', '.', '_')) and '.ipynb_checkpoints' not in p.parts
+)
+STAGES = {
+    'data': '00_data',
+    'baseline': '01_baseline',
+    'train': '02_train',
+    'eval': '03_eval',
+    'analysis': '04_analysis',
+}
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT/'nbs').with_suffix('').as_posix())
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT / 'nbs').with_suffix('').as_posix())
 def test_notebook_runs(path, monkeypatch):
     monkeypatch.setenv('IN_TEST', '1')
     passed, _ = run_notebook(path, skip_flags=['gpu'])
@@ -28,12 +38,12 @@ def test_notebook_runs(path, monkeypatch):
 @pytest.mark.parametrize('stage', STAGES)
 def test_parameters_cell_matches_config(stage):
     """The parameters cell, the command line and Config know the same names, each with a comment."""
-    found = papermill.inspect_notebook(str(ROOT/'nbs'/f'{STAGES[stage]}.ipynb'))
+    found = papermill.inspect_notebook(str(ROOT / 'nbs' / f'{STAGES[stage]}.ipynb'))
     assert set(found) == set(stage_parameters(stage))
     assert all(p['help'] for p in found.values())
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT/'nbs').with_suffix('').as_posix())
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT / 'nbs').with_suffix('').as_posix())
 def test_notebook_is_clean(path):
     """No machine's path, no execution counts, cell ids present, explicit imports, small outputs."""
     nb = json.loads(path.read_text(encoding='utf-8'))
@@ -52,9 +62,11 @@ def copy(tmp_path_factory):
     """A copy of what nbdev reads, so that no test writes into the repository."""
     target = tmp_path_factory.mktemp('repository')
     for name in ('nbs', 'lora_mbpp'):
-        shutil.copytree(ROOT/name, target/name, ignore=shutil.ignore_patterns('__pycache__', 'out_*', '.ipynb_checkpoints'))
+        shutil.copytree(
+            ROOT / name, target / name, ignore=shutil.ignore_patterns('__pycache__', 'out_*', '.ipynb_checkpoints')
+        )
     for name in ('settings.ini', 'setup.py', 'README.md'):
-        shutil.copy(ROOT/name, target/name)
+        shutil.copy(ROOT / name, target / name)
     return target
 
 
@@ -66,7 +78,11 @@ def nbdev(copy, command):
 
 
 def same_modules(copy):
-    def modules(root): return {p.relative_to(root).as_posix(): p.read_text(encoding='utf-8') for p in (root/'lora_mbpp').rglob('*.py')}
+    def modules(root):
+        return {
+            p.relative_to(root).as_posix(): p.read_text(encoding='utf-8') for p in (root / 'lora_mbpp').rglob('*.py')
+        }
+
     here, there = modules(ROOT), modules(copy)
     assert here.keys() == there.keys() and [name for name in here if here[name] != there[name]] == []
 
@@ -75,28 +91,35 @@ def test_export_and_clean_change_nothing(copy):
     nbdev(copy, 'nbdev_export')
     nbdev(copy, 'nbdev_clean')
     same_modules(copy)
-    assert not (copy/'pyproject.toml').exists()
+    assert not (copy / 'pyproject.toml').exists()
     for path in NOTEBOOKS:
-        assert (copy/path.relative_to(ROOT)).read_text(encoding='utf-8') == path.read_text(encoding='utf-8'), f'{path.name}: run nbdev_clean'
+        assert (copy / path.relative_to(ROOT)).read_text(encoding='utf-8') == path.read_text(encoding='utf-8'), (
+            f'{path.name}: run nbdev_clean'
+        )
 
 
 def run_papermill(copy, *arguments):
     """Papermill as a person types it inside nbs/."""
-    return subprocess.run([sys.executable, '-m', 'papermill', '--no-progress-bar', *arguments], cwd=copy/'nbs', capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, '-m', 'papermill', '--no-progress-bar', *arguments],
+        cwd=copy / 'nbs',
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_papermill_trains_the_rank_it_is_given(copy, tmp_path):
     """`-p rank 32` trains rank 32, makes the data it misses, and its report cannot disturb the next export."""
-    places = ['-p', 'data_dir', str(tmp_path/'data'), '-p', 'artifacts_dir', str(tmp_path/'artifacts')]
+    places = ['-p', 'data_dir', str(tmp_path / 'data'), '-p', 'artifacts_dir', str(tmp_path / 'artifacts')]
     done = run_papermill(copy, '02_train.ipynb', 'out_r32.ipynb', '-p', 'rank', '32', '-p', 'preset', 'test', *places)
     assert done.returncode == 0, done.stderr[-2000:]
-    config = json.loads((tmp_path/'artifacts'/'checkpoints'/'test-r32-s0'/'adapter_config.json').read_text())
-    assert config['r'] == 32 and (tmp_path/'data'/'train.jsonl').exists()
-    assert 'prepared from source literal' in (copy/'nbs'/'out_r32.ipynb').read_text()
+    config = json.loads((tmp_path / 'artifacts' / 'checkpoints' / 'test-r32-s0' / 'adapter_config.json').read_text())
+    assert config['r'] == 32 and (tmp_path / 'data' / 'train.jsonl').exists()
+    assert 'prepared from source literal' in (copy / 'nbs' / 'out_r32.ipynb').read_text()
     nbdev(copy, 'nbdev_export')
     same_modules(copy)
     ignored = subprocess.run(['git', 'check-ignore', 'nbs/out_r32.ipynb'], cwd=ROOT, capture_output=True, text=True)
-    assert ignored.returncode in (0, 128)   # 128: not a git checkout
+    assert ignored.returncode in (0, 128)  # 128: not a git checkout
 
 
 def test_papermill_refuses_a_misspelled_parameter(copy):
@@ -106,9 +129,15 @@ def test_papermill_refuses_a_misspelled_parameter(copy):
 
 
 def test_every_exported_function_is_documented():
-    for module in (ROOT/'lora_mbpp').rglob('[a-z]*.py'):
+    for module in (ROOT / 'lora_mbpp').rglob('[a-z]*.py'):
         tree = ast.parse(module.read_text(encoding='utf-8'))
-        bare = [n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_') and not ast.get_docstring(n)]
+        bare = [
+            n.name
+            for n in tree.body
+            if isinstance(n, (ast.FunctionDef, ast.ClassDef))
+            and not n.name.startswith('_')
+            and not ast.get_docstring(n)
+        ]
         assert not bare, f'{module.name}: {bare}'
 
 

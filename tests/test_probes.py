@@ -1,4 +1,5 @@
 """Inside adapters, cut adapters, and adapters kept on the way: the algebra against the full product, and what is scored against plain PEFT."""
+
 import json
 
 import numpy as np
@@ -7,114 +8,188 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lora_mbpp.reporting.adapter_anatomy import (
-    decompose, effective_rank, left_overlap, norm_table, overlap_table, random_overlap, read_factors, truncation_ranks,
-    spectrum_table, truncate,
-)
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json, read_jsonl, write_jsonl
 from lora_mbpp.models.loading import tiny_model
-from lora_mbpp.reporting.rank_truncation import curve_table, truncation_table, score_snapshots, run_rank_truncation
+from lora_mbpp.reporting.adapter_anatomy import (
+    decompose,
+    effective_rank,
+    left_overlap,
+    norm_table,
+    overlap_table,
+    random_overlap,
+    read_factors,
+    spectrum_table,
+    truncate,
+    truncation_ranks,
+)
+from lora_mbpp.reporting.rank_truncation import curve_table, run_rank_truncation, score_snapshots, truncation_table
 from lora_mbpp.train import train
 
 
 def random_adapter(folder, rank, seed=0, **more):
     torch.manual_seed(seed)
-    model = peft.get_peft_model(tiny_model(), peft.LoraConfig(r=rank, lora_alpha=32, target_modules='all-linear', task_type='CAUSAL_LM', **more))
+    model = peft.get_peft_model(
+        tiny_model(), peft.LoraConfig(r=rank, lora_alpha=32, target_modules='all-linear', task_type='CAUSAL_LM', **more)
+    )
     for name, parameter in model.named_parameters():
-        if 'lora_B' in name: parameter.data.normal_(0, 0.05)
+        if 'lora_B' in name:
+            parameter.data.normal_(0, 0.05)
     model.save_pretrained(folder)
     return folder
 
 
-def product(one): return one.scale * one.B @ one.A
-def logits(folder): return peft.PeftModel.from_pretrained(tiny_model(), str(folder)).eval()(torch.arange(3, 60)[None]).logits.detach()
+def product(one):
+    return one.scale * one.B @ one.A
+
+
+def logits(folder):
+    return peft.PeftModel.from_pretrained(tiny_model(), str(folder)).eval()(torch.arange(3, 60)[None]).logits.detach()
 
 
 @pytest.mark.parametrize('rslora', [False, True])
 def test_singular_values_and_subspaces_are_those_of_the_product(tmp_path, rslora):
-    for one in read_factors(random_adapter(tmp_path/'a', 8, use_rslora=rslora)).values():
+    for one in read_factors(random_adapter(tmp_path / 'a', 8, use_rslora=rslora)).values():
         u, s, v = decompose(one)
-        assert np.allclose(s, np.linalg.svd(product(one))[1][:len(s)]) and np.allclose(u * s @ v.T, product(one)) and np.allclose(u.T @ u, np.eye(len(s)))
+        assert (
+            np.allclose(s, np.linalg.svd(product(one))[1][: len(s)])
+            and np.allclose(u * s @ v.T, product(one))
+            and np.allclose(u.T @ u, np.eye(len(s)))
+        )
 
 
 @pytest.mark.parametrize('rslora', [False, True])
 def test_the_full_rung_is_the_adapter_itself(tmp_path, rslora):
-    folder = random_adapter(tmp_path/'a', 8, use_rslora=rslora)
-    assert torch.allclose(logits(truncate(folder, 8, tmp_path/'cut')), logits(folder), atol=1e-5)
-    assert (logits(truncate(folder, 1, tmp_path/'cut')) - logits(folder)).abs().max() > 1e-3
+    folder = random_adapter(tmp_path / 'a', 8, use_rslora=rslora)
+    assert torch.allclose(logits(truncate(folder, 8, tmp_path / 'cut')), logits(folder), atol=1e-5)
+    assert (logits(truncate(folder, 1, tmp_path / 'cut')) - logits(folder)).abs().max() > 1e-3
 
 
 def test_a_cut_is_the_best_of_its_rank(tmp_path):
     """Eckart and Young: what is lost are exactly the singular values left out."""
-    folder = random_adapter(tmp_path/'a', 8)
-    whole, cut = read_factors(folder), read_factors(truncate(folder, 3, tmp_path/'cut'))
+    folder = random_adapter(tmp_path / 'a', 8)
+    whole, cut = read_factors(folder), read_factors(truncate(folder, 3, tmp_path / 'cut'))
     for name, one in whole.items():
-        assert np.isclose(np.linalg.norm(product(one) - product(cut[name])), np.sqrt((decompose(one)[1][3:]**2).sum()), atol=1e-5)
+        assert np.isclose(
+            np.linalg.norm(product(one) - product(cut[name])), np.sqrt((decompose(one)[1][3:] ** 2).sum()), atol=1e-5
+        )
 
 
 def test_an_untrained_adapter_can_be_read_and_cut(tmp_path):
     """B is zero: no direction, no effective rank, and no division by zero."""
     torch.manual_seed(0)
-    peft.get_peft_model(tiny_model(), peft.LoraConfig(r=4, target_modules='all-linear', task_type='CAUSAL_LM')).save_pretrained(tmp_path/'zero')
-    assert (norm_table(tmp_path/'zero')[['norm', 'effective_rank']] == 0).all().all()
-    truncate(tmp_path/'zero', 2, tmp_path/'cut')
+    peft.get_peft_model(
+        tiny_model(), peft.LoraConfig(r=4, target_modules='all-linear', task_type='CAUSAL_LM')
+    ).save_pretrained(tmp_path / 'zero')
+    assert (norm_table(tmp_path / 'zero')[['norm', 'effective_rank']] == 0).all().all()
+    truncate(tmp_path / 'zero', 2, tmp_path / 'cut')
     assert effective_rank(np.array([2.0, 2.0, 2.0])) == pytest.approx(3)
 
 
 def test_overlap_against_its_baselines(tmp_path):
     rng = np.random.default_rng(0)
-    def basis(k): return np.linalg.qr(rng.normal(size=(200, k)))[0]
-    assert np.mean([left_overlap(basis(8), basis(32)) for _ in range(50)]) == pytest.approx(random_overlap(200, 8, 32), rel=0.1)
-    folder = random_adapter(tmp_path/'a', 4)
+
+    def basis(k):
+        return np.linalg.qr(rng.normal(size=(200, k)))[0]
+
+    assert np.mean([left_overlap(basis(8), basis(32)) for _ in range(50)]) == pytest.approx(
+        random_overlap(200, 8, 32), rel=0.1
+    )
+    folder = random_adapter(tmp_path / 'a', 4)
     same = overlap_table([('itself', 'seeds', folder, folder)])
     assert np.allclose(same[same.what == 'seeds'].overlap, 1) and (same[same.what == 'random'].overlap < 1).all()
-    assert set(spectrum_table({'a': folder}).columns) == {'run', 'rank', 'module', 'layer', 'kind', 'index', 'singular', 'effective_rank'}
+    assert set(spectrum_table({'a': folder}).columns) == {
+        'run',
+        'rank',
+        'module',
+        'layer',
+        'kind',
+        'index',
+        'singular',
+        'effective_rank',
+    }
 
 
 def test_what_is_no_adapter_gets_a_sentence(tmp_path):
-    folder = random_adapter(tmp_path/'a', 4)
-    assert 'cannot be cut to rank 9' in complaint(truncate, folder, 9, tmp_path/'cut') and 'no adapter' in complaint(read_factors, tmp_path)
-    config = read_json(folder/'adapter_config.json')
-    (folder/'adapter_config.json').write_text(json.dumps({**config, 'use_dora': True}))
+    folder = random_adapter(tmp_path / 'a', 4)
+    assert 'cannot be cut to rank 9' in complaint(truncate, folder, 9, tmp_path / 'cut') and 'no adapter' in complaint(
+        read_factors, tmp_path
+    )
+    config = read_json(folder / 'adapter_config.json')
+    (folder / 'adapter_config.json').write_text(json.dumps({**config, 'use_dora': True}))
     assert 'no plain LoRA adapter' in complaint(read_factors, folder)
-    (folder/'adapter_config.json').write_text(json.dumps(config))
-    (folder/'adapter_model.safetensors').write_bytes(b'torn')
+    (folder / 'adapter_config.json').write_text(json.dumps(config))
+    (folder / 'adapter_model.safetensors').write_bytes(b'torn')
     assert 'cannot be read' in complaint(read_factors, folder)
-    assert truncation_ranks(1) == [1] and truncation_ranks(32) == [1, 2, 4, 8, 16, 32] and truncation_ranks(12)[-1] == 12
+    assert (
+        truncation_ranks(1) == [1] and truncation_ranks(32) == [1, 2, 4, 8, 16, 32] and truncation_ranks(12)[-1] == 12
+    )
 
 
 def test_ladder_goes_on_where_it_stopped(tiny, tmp_path, capsys):
-    cfg = resolve(**tiny, rank=4, lr=0.05, tag='lr0.05')     # a name with a dot, as a search over learning rates makes them
+    cfg = resolve(
+        **tiny, rank=4, lr=0.05, tag='lr0.05'
+    )  # a name with a dot, as a search over learning rates makes them
     assert 'no adapter' in complaint(run_rank_truncation, cfg)
     train(cfg)
     first = run_rank_truncation(cfg, passes=True)
     assert [r['rank'] for r in first] == [1, 2, 4] and all(r['pass_at_1'] is not None for r in first)
-    path = tmp_path/'artifacts'/'metrics'/'ladder'/'test-r4-s0-lr0.05.jsonl'
-    path.write_text(path.read_text()[:-40])    # killed while it wrote the last rung
+    path = tmp_path / 'artifacts' / 'metrics' / 'ladder' / 'test-r4-s0-lr0.05.jsonl'
+    path.write_text(path.read_text()[:-40])  # killed while it wrote the last rung
     capsys.readouterr()
     again = run_rank_truncation(cfg, passes=True)
-    assert capsys.readouterr().out.count('scored already') == 2 and [r['nll'] for r in again] == [r['nll'] for r in first]
-    assert len(truncation_table(tmp_path/'artifacts')) == 3 == len(read_jsonl(path))
-    assert {p.name for p in path.parent.glob('*-1.*')} == {'test-r4-s0-lr0.05-1.generations.jsonl', 'test-r4-s0-lr0.05-1.results.jsonl'}
+    assert capsys.readouterr().out.count('scored already') == 2 and [r['nll'] for r in again] == [
+        r['nll'] for r in first
+    ]
+    assert len(truncation_table(tmp_path / 'artifacts')) == 3 == len(read_jsonl(path))
+    assert {p.name for p in path.parent.glob('*-1.*')} == {
+        'test-r4-s0-lr0.05-1.generations.jsonl',
+        'test-r4-s0-lr0.05-1.results.jsonl',
+    }
 
 
 def test_snapshots_are_kept_and_scored(tiny, tmp_path):
     cfg = resolve(**tiny, rank=4, lr=0.05, max_steps=8, snapshots=4)
     metrics = train(cfg)
-    folder = tmp_path/'artifacts'/'checkpoints'/'test-r4-s0'
-    assert sorted(p.name for p in (folder/'snapshots').iterdir()) == ['step-00002', 'step-00004', 'step-00006', 'step-00008']
-    last, saved = (load_file(place/'adapter_model.safetensors') for place in (folder/'snapshots'/'step-00008', folder))
+    folder = tmp_path / 'artifacts' / 'checkpoints' / 'test-r4-s0'
+    assert sorted(p.name for p in (folder / 'snapshots').iterdir()) == [
+        'step-00002',
+        'step-00004',
+        'step-00006',
+        'step-00008',
+    ]
+    last, saved = (
+        load_file(place / 'adapter_model.safetensors') for place in (folder / 'snapshots' / 'step-00008', folder)
+    )
     assert all(torch.equal(last[name], saved[name]) for name in saved)
     found = score_snapshots(cfg)
-    assert [r['target_tokens'] for r in found] == [round(metrics['train_info']['target_tokens'] * s / 8) for s in (2, 4, 6, 8)]
-    assert found[-1]['nll'] == pytest.approx(run_rank_truncation(cfg)[-1]['nll'], abs=1e-5) and found[0]['nll'] > found[-1]['nll']
-    assert len(curve_table(tmp_path/'artifacts')) == 4
-    assert 'no snapshots' in complaint(score_snapshots, resolve(**{**tiny, 'run': 'other'}, rank=4, output_dir=str(tmp_path/'nothing')))
+    assert [r['target_tokens'] for r in found] == [
+        round(metrics['train_info']['target_tokens'] * s / 8) for s in (2, 4, 6, 8)
+    ]
+    assert (
+        found[-1]['nll'] == pytest.approx(run_rank_truncation(cfg)[-1]['nll'], abs=1e-5)
+        and found[0]['nll'] > found[-1]['nll']
+    )
+    assert len(curve_table(tmp_path / 'artifacts')) == 4
+    assert 'no snapshots' in complaint(
+        score_snapshots, resolve(**{**tiny, 'run': 'other'}, rank=4, output_dir=str(tmp_path / 'nothing'))
+    )
 
 
 def test_ranks_of_a_seed_see_the_same_rows_in_the_same_order(tiny, tmp_path):
-    rows = write_jsonl(tmp_path/'rows.jsonl', [{'id': str(n), 'prompt': f'number {n}', 'completion': f'{n}' * (n % 3 + 1)} for n in range(24)])
-    def order(**given): return train(resolve(**{**tiny, 'artifacts_dir': str(tmp_path/str(given)), 'train_file': str(rows), 'val_file': str(rows)}, max_steps=9, **given))['train_info']['order']
+    rows = write_jsonl(
+        tmp_path / 'rows.jsonl',
+        [{'id': str(n), 'prompt': f'number {n}', 'completion': f'{n}' * (n % 3 + 1)} for n in range(24)],
+    )
+
+    def order(**given):
+        return train(
+            resolve(
+                **{**tiny, 'artifacts_dir': str(tmp_path / str(given)), 'train_file': str(rows), 'val_file': str(rows)},
+                max_steps=9,
+                **given,
+            )
+        )['train_info']['order']
+
     assert order(rank=2) == order(rank=8) == order(rank=2, lr=0.01) != order(rank=2, seed=1)

@@ -1,4 +1,5 @@
 """One run over several processes (gloo on the CPU): the numbers of one process, and restarts on another number of them."""
+
 import os
 import socket
 import subprocess
@@ -14,12 +15,21 @@ from transformers import LlamaConfig
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json
-from lora_mbpp.training.memory_plan import plan_run
 from lora_mbpp.train import train
+from lora_mbpp.training.memory_plan import plan_run
 from lora_mbpp.training.trainer import check_gpu_memory, share_of
 
 pytestmark = pytest.mark.skipif(os.name == 'nt', reason='torchrun wants libuv on Windows')
-NUMBERS = dict(preset='test', source='starter', rank=4, max_steps=30, effective_batch=5, train_limit=21, val_limit=4, checkpoint_every=2)
+NUMBERS = dict(
+    preset='test',
+    source='starter',
+    rank=4,
+    max_steps=30,
+    effective_batch=5,
+    train_limit=21,
+    val_limit=4,
+    checkpoint_every=2,
+)
 
 
 def command(place, processes, name, **given):
@@ -27,13 +37,24 @@ def command(place, processes, name, **given):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    options = {**NUMBERS, 'data_dir': place/'data', 'artifacts_dir': place/name, **given}
-    return [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', str(processes), '--master-port', str(port), '-m', 'lora_mbpp.cli', 'train',
-            *(part for k, v in options.items() for part in ('--' + k.replace('_', '-'), str(v)))], place/name/'checkpoints'/f"test-r{options['rank']}-s0"
+    options = {**NUMBERS, 'data_dir': place / 'data', 'artifacts_dir': place / name, **given}
+    return [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--nproc-per-node',
+        str(processes),
+        '--master-port',
+        str(port),
+        '-m',
+        'lora_mbpp.cli',
+        'train',
+        *(part for k, v in options.items() for part in ('--' + k.replace('_', '-'), str(v))),
+    ], place / name / 'checkpoints' / f"test-r{options['rank']}-s0"
 
 
 def losses(place, name):
-    return [e['loss'] for e in read_json(place/name/'metrics'/'test-r4-s0.json')['train_info']['losses']]
+    return [e['loss'] for e in read_json(place / name / 'metrics' / 'test-r4-s0.json')['train_info']['losses']]
 
 
 @pytest.fixture(scope='module')
@@ -49,9 +70,15 @@ def one(tmp_path_factory):
 def check_same(place, name, folder):
     """Thirty steps, a last batch of one document in each epoch among them: fewer than processes."""
     assert losses(place, name) == pytest.approx(losses(place, 'one'), abs=1e-5)
-    ours, theirs = load_file(folder/'adapter_model.safetensors'), load_file(place/'one'/'checkpoints'/'test-r4-s0'/'adapter_model.safetensors')
+    ours, theirs = (
+        load_file(folder / 'adapter_model.safetensors'),
+        load_file(place / 'one' / 'checkpoints' / 'test-r4-s0' / 'adapter_model.safetensors'),
+    )
     assert all(torch.allclose(ours[n], theirs[n], atol=1e-5) for n in theirs)
-    assert read_json(place/name/'metrics'/'test-r4-s0.json')['train_info']['order'] == read_json(place/'one'/'metrics'/'test-r4-s0.json')['train_info']['order']
+    assert (
+        read_json(place / name / 'metrics' / 'test-r4-s0.json')['train_info']['order']
+        == read_json(place / 'one' / 'metrics' / 'test-r4-s0.json')['train_info']['order']
+    )
 
 
 def test_two_processes_are_one(one):
@@ -69,8 +96,10 @@ def test_two_processes_that_share_the_weights_are_one(one):
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'base weights shared among 2 processes (FSDP2)' in done.stdout
     check_same(one, 'shared', folder)
-    counts = [read_json(one/name/'metrics'/'test-r4-s0.json')['train_info'] for name in ('one', 'shared')]
-    assert counts[0]['parameters'] == counts[1]['parameters'] and counts[0]['val_nll'][-1]['nll'] == pytest.approx(counts[1]['val_nll'][-1]['nll'], abs=1e-5)
+    counts = [read_json(one / name / 'metrics' / 'test-r4-s0.json')['train_info'] for name in ('one', 'shared')]
+    assert counts[0]['parameters'] == counts[1]['parameters'] and counts[0]['val_nll'][-1]['nll'] == pytest.approx(
+        counts[1]['val_nll'][-1]['nll'], abs=1e-5
+    )
 
 
 HALVES_OF_BYTES = """
@@ -117,24 +146,53 @@ dist.destroy_process_group()
 def test_packed_weights_are_shared(tmp_path):
     """NF4: each of two processes holds half of the bytes; the gradients are those of whole weights."""
     pytest.importorskip('bitsandbytes', reason='bitsandbytes is not installed: pip install -e ".[cuda]"')
-    (tmp_path/'halves.py').write_text(HALVES_OF_BYTES)
+    (tmp_path / 'halves.py').write_text(HALVES_OF_BYTES)
     run, _ = command(tmp_path, 2, 'halves')
-    done = subprocess.run([*run[:run.index('-m', 3)], str(tmp_path/'halves.py')], capture_output=True, text=True, timeout=300, env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)})
+    done = subprocess.run(
+        [*run[: run.index('-m', 3)], str(tmp_path / 'halves.py')],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 def plan_for(lengths, targets):
     """The plan of a model with large layers in four processes, on a card of `budget` GiB."""
-    config = LlamaConfig(vocab_size=259, hidden_size=512, intermediate_size=2048, num_hidden_layers=32, num_attention_heads=8)
-    return lambda budget=1.0, **given: plan_run(resolve('test', **given), config, lengths, targets, 'cuda', 'bfloat16', False, True, 10, here=False, processes=4, budget=budget)
+    config = LlamaConfig(
+        vocab_size=259, hidden_size=512, intermediate_size=2048, num_hidden_layers=32, num_attention_heads=8
+    )
+    return lambda budget=1.0, **given: plan_run(
+        resolve('test', **given),
+        config,
+        lengths,
+        targets,
+        'cuda',
+        'bfloat16',
+        False,
+        True,
+        10,
+        here=False,
+        processes=4,
+        budget=budget,
+    )
 
 
 def test_unequal_cards_and_weights_that_nobody_shares():
     assert '12, 24 GiB' in complaint(check_gpu_memory, [12.0, 24.0]) and check_gpu_memory([23.6, 24.0]) is None
     assert '--gpus 2' in complaint(train, resolve(preset='test', sharding='full'))
     plan = plan_for(lengths=[100], targets=50)
-    assert plan(budget=0.6).layout.pieces == 1 and plan(budget=0.35).layout.pieces == plan(sharding='full').layout.pieces == plan(budget=0.35, row_tokens=100, recomputed_layers=2).layout.pieces == 4
-    assert 'dora' in complaint(plan, sharding='full', method='dora') and 'share the weights' not in complaint(plan, budget=0.35, method='dora')
+    assert (
+        plan(budget=0.6).layout.pieces == 1
+        and plan(budget=0.35).layout.pieces
+        == plan(sharding='full').layout.pieces
+        == plan(budget=0.35, row_tokens=100, recomputed_layers=2).layout.pieces
+        == 4
+    )
+    assert 'dora' in complaint(plan, sharding='full', method='dora') and 'share the weights' not in complaint(
+        plan, budget=0.35, method='dora'
+    )
 
 
 @pytest.mark.parametrize('before, after', [(2, 1), (1, 2)])
@@ -144,9 +202,18 @@ def test_a_killed_run_goes_on_with_another_number(one, before, after):
     run, folder = command(one, before, name, **({'sharding': 'full'} if before == 2 else {}))
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
-    while time.time() < deadline and process.poll() is None and not list(folder.glob('checkpoints/checkpoint-*/whole.json')): time.sleep(0.002)
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]     # the launcher's workers have groups of their own
-    for member in family: member.kill()
+    while (
+        time.time() < deadline
+        and process.poll() is None
+        and not list(folder.glob('checkpoints/checkpoint-*/whole.json'))
+    ):
+        time.sleep(0.002)
+    family = [
+        psutil.Process(process.pid),
+        *psutil.Process(process.pid).children(recursive=True),
+    ]  # the launcher's workers have groups of their own
+    for member in family:
+        member.kill()
     process.wait()
     assert list(folder.glob('checkpoints/checkpoint-*/whole.json')), 'the run ended before it could be killed'
     run, folder = command(one, after, name, **({'sharding': 'full'} if after == 2 else {}))
@@ -166,24 +233,44 @@ def test_shares_are_even_and_complete():
 
 def test_from_a_notebook(one, capsys):
     """`gpus` starts the same launcher; what a process says is heard, and a mistake is its own sentence."""
-    given = {**NUMBERS, 'data_dir': str(one/'data'), 'artifacts_dir': str(one/'launched'), 'gpus': 2}
+    given = {**NUMBERS, 'data_dir': str(one / 'data'), 'artifacts_dir': str(one / 'launched'), 'gpus': 2}
     metrics = train(resolve(**given))
     assert '2 processes;' in capsys.readouterr().out and metrics['run_info']['rank'] == 4
-    check_same(one, 'launched', one/'launched'/'checkpoints'/'test-r4-s0')
+    check_same(one, 'launched', one / 'launched' / 'checkpoints' / 'test-r4-s0')
     assert 'exists with other parameters (lr 0.001 -> 0.1)' in complaint(train, resolve(**given, lr=0.1))
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='other systems do not tell a process of the death of its parent')
 def test_the_launcher_does_not_outlive_who_started_it(one):
     """As when a notebook's kernel is killed."""
-    given = {**NUMBERS, 'data_dir': str(one/'data'), 'artifacts_dir': str(one/'orphan'), 'gpus': 2, 'max_steps': 4000}
-    process = subprocess.Popen([sys.executable, '-c', f'from lora_mbpp.config import resolve; from lora_mbpp.train import train; train(resolve(**{given!r}))'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    given = {
+        **NUMBERS,
+        'data_dir': str(one / 'data'),
+        'artifacts_dir': str(one / 'orphan'),
+        'gpus': 2,
+        'max_steps': 4000,
+    }
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            '-c',
+            f'from lora_mbpp.config import resolve; from lora_mbpp.train import train; train(resolve(**{given!r}))',
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.time() + 120
-    while time.time() < deadline and process.poll() is None and not list(one.glob('orphan/checkpoints/*/checkpoints/checkpoint-*/whole.json')): time.sleep(0.05)
+    while (
+        time.time() < deadline
+        and process.poll() is None
+        and not list(one.glob('orphan/checkpoints/*/checkpoints/checkpoint-*/whole.json'))
+    ):
+        time.sleep(0.05)
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 3, 'the run ended before its parent could be killed'
     process.kill()
     process.wait()
     _, alive = psutil.wait_procs(family, timeout=60)
-    for member in alive: member.kill()
+    for member in alive:
+        member.kill()
     assert not alive

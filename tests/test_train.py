@@ -1,4 +1,5 @@
 """Training on the random model: what is learned, what is saved, and that a killed run continues."""
+
 import json
 import os
 import signal
@@ -18,48 +19,59 @@ from lora_mbpp.core.files import read_json
 from lora_mbpp.models.loading import choose_runtime, is_adapter, load_model, tiny_model, tiny_tokenizer
 from lora_mbpp.models.lora_layers import answer_loss
 from lora_mbpp.models.packing import packed_row, set_attention
+from lora_mbpp.train import (
+    TrainingMonitor,
+    lora_config,
+    lora_scale,
+    make_trainer,
+    prepare_model,
+    read_rows,
+    train,
+    training_rows,
+)
 from lora_mbpp.training.memory_plan import Layout
-from lora_mbpp.train import TrainingMonitor, lora_config, lora_scale, make_trainer, prepare_model, read_rows, train, training_rows
 from lora_mbpp.training.trainer import PackedTrainer, collate, rows_of
 
 
 def adapter(cfg_dir) -> dict:
-    return load_file(Path(cfg_dir)/'adapter_model.safetensors')
+    return load_file(Path(cfg_dir) / 'adapter_model.safetensors')
 
 
-@pytest.mark.parametrize('policy, scale', [('const', 32 / 4), ('2r', 2.0), ('rslora', 32 / 4 ** 0.5)])
+@pytest.mark.parametrize('policy, scale', [('const', 32 / 4), ('2r', 2.0), ('rslora', 32 / 4**0.5)])
 def test_scale_is_what_peft_applies(tiny, tmp_path, policy, scale):
     cfg = resolve(**tiny, rank=4, alpha_policy=policy, max_steps=1)
     train(cfg)
-    model = PeftModel.from_pretrained(tiny_model(), str(tmp_path/'artifacts'/'checkpoints'/'test-r4-s0'))
+    model = PeftModel.from_pretrained(tiny_model(), str(tmp_path / 'artifacts' / 'checkpoints' / 'test-r4-s0'))
     applied = {m.scaling['default'] for m in model.modules() if isinstance(getattr(m, 'scaling', None), dict)}
     assert applied == {scale} == {lora_scale(cfg)[1]}
 
 
 def test_run_is_recorded_and_base_untouched(tiny, tmp_path):
     metrics = train(resolve(**tiny, rank=4))
-    info, folder = metrics['train_info'], tmp_path/'artifacts'/'checkpoints'/'test-r4-s0'
+    info, folder = metrics['train_info'], tmp_path / 'artifacts' / 'checkpoints' / 'test-r4-s0'
     assert info['steps'] == 3 == len(info['losses']) and info['rows'] == 2
     assert [v['step'] for v in info['val_nll']] == [0, 3]
     assert all(entry['grad_norm'] > 0 for entry in info['losses'])
     base = sum(p.numel() for p in tiny_model().parameters())
-    assert info['parameters'] == base and info['trainable_parameters'] == sum(w.numel() for w in adapter(folder).values())
+    assert info['parameters'] == base and info['trainable_parameters'] == sum(
+        w.numel() for w in adapter(folder).values()
+    )
     assert all(w.dtype == torch.float32 for w in adapter(folder).values())
     assert metrics['run_info']['test_run'] is False and metrics['meta_info']['packages']['torch']
-    assert not (folder/'checkpoints').exists()
+    assert not (folder / 'checkpoints').exists()
     modules = {name.split('.')[-3] for name in adapter(folder)}
     assert modules == {'q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'}
 
 
 def test_same_seed_same_adapter_and_finished_run_is_kept(tiny, tmp_path):
-    cfg, folder = resolve(**tiny), tmp_path/'artifacts'/'checkpoints'/'test-r8-s0'
+    cfg, folder = resolve(**tiny), tmp_path / 'artifacts' / 'checkpoints' / 'test-r8-s0'
     train(cfg)
-    first, stamp = adapter(folder), (folder/'adapter_model.safetensors').stat().st_mtime_ns
+    first, stamp = adapter(folder), (folder / 'adapter_model.safetensors').stat().st_mtime_ns
     train(cfg)
-    assert (folder/'adapter_model.safetensors').stat().st_mtime_ns == stamp
+    assert (folder / 'adapter_model.safetensors').stat().st_mtime_ns == stamp
     train(resolve(**tiny, overwrite=True))
     assert all(torch.equal(first[name], again) for name, again in adapter(folder).items())
-    assert (folder/'adapter_model.safetensors').stat().st_mtime_ns != stamp
+    assert (folder / 'adapter_model.safetensors').stat().st_mtime_ns != stamp
 
 
 def test_other_parameters_under_the_same_name_are_refused(tiny):
@@ -68,9 +80,10 @@ def test_other_parameters_under_the_same_name_are_refused(tiny):
 
 
 def test_foreign_adapter_is_not_overwritten(tiny, tmp_path):
-    folder = tmp_path/'mine'
+    folder = tmp_path / 'mine'
     folder.mkdir()
-    for name in ('adapter_config.json', 'adapter_model.safetensors'): (folder/name).write_text('{}')
+    for name in ('adapter_config.json', 'adapter_model.safetensors'):
+        (folder / name).write_text('{}')
     assert 'did not train' in complaint(train, resolve(**tiny, output_dir=str(folder)))
 
 
@@ -83,26 +96,37 @@ def test_rows_that_are_too_long_are_counted(tiny):
 def test_killed_run_continues_to_the_same_adapter(tiny, tmp_path):
     """kill -9 in the middle; the continued run's losses and weights equal the uninterrupted run's."""
     numbers = dict(max_steps=24, checkpoint_every=4, rank=2)
-    whole = {**tiny, 'artifacts_dir': str(tmp_path/'whole')}
+    whole = {**tiny, 'artifacts_dir': str(tmp_path / 'whole')}
     expected = train(resolve(**whole, **numbers))['train_info']
-    command = [sys.executable, '-m', 'lora_mbpp.cli', 'train', *(part for k, v in {**tiny, **numbers}.items() for part in ('--' + k.replace('_', '-'), str(v)))]
-    folder = tmp_path/'artifacts'/'checkpoints'/'test-r2-s0'
+    command = [
+        sys.executable,
+        '-m',
+        'lora_mbpp.cli',
+        'train',
+        *(part for k, v in {**tiny, **numbers}.items() for part in ('--' + k.replace('_', '-'), str(v))),
+    ]
+    folder = tmp_path / 'artifacts' / 'checkpoints' / 'test-r2-s0'
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.time() + 90
-    while time.time() < deadline and process.poll() is None and not list(folder.glob('checkpoints/checkpoint-*/whole.json')): time.sleep(0.005)
+    while (
+        time.time() < deadline
+        and process.poll() is None
+        and not list(folder.glob('checkpoints/checkpoint-*/whole.json'))
+    ):
+        time.sleep(0.005)
     process.send_signal(signal.SIGKILL) if os.name != 'nt' else process.kill()
     process.wait()
     assert process.returncode != 0, 'the run ended before it could be killed'
-    torn = folder/'checkpoints'/'checkpoint-23'
+    torn = folder / 'checkpoints' / 'checkpoint-23'
     torn.mkdir(parents=True)
-    (torn/'trainer_state.json').write_text('{"half": ')
+    (torn / 'trainer_state.json').write_text('{"half": ')
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 'not complete: removed' in done.stdout and 'continuing from' in done.stdout
-    found = read_json(tmp_path/'artifacts'/'metrics'/'test-r2-s0.json')['train_info']
+    found = read_json(tmp_path / 'artifacts' / 'metrics' / 'test-r2-s0.json')['train_info']
     assert [e['step'] for e in found['losses']] == list(range(1, 25))
     assert [e['loss'] for e in found['losses']] == [e['loss'] for e in expected['losses']]
-    ours, theirs = adapter(folder), adapter(tmp_path/'whole'/'checkpoints'/'test-r2-s0')
+    ours, theirs = adapter(folder), adapter(tmp_path / 'whole' / 'checkpoints' / 'test-r2-s0')
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert json.dumps(found['val_nll']) == json.dumps(expected['val_nll'])
 
@@ -111,27 +135,38 @@ def test_killed_run_continues_to_the_same_adapter(tiny, tmp_path):
 def test_a_step_that_is_not_a_number_stops_the_run(tiny, tmp_path, monkeypatch, what):
     """Neither spreads into the adapter in silence; what was saved before stays."""
     whole = PackedTrainer.training_step
+
     def poisoned(self, model, *args, **kwargs):
         loss = whole(self, model, *args, **kwargs)
         if self.state.global_step == 1:
             for parameter in model.parameters():
-                if parameter.grad is not None: parameter.grad *= float('nan')
+                if parameter.grad is not None:
+                    parameter.grad *= float('nan')
         return loss * float('nan') if self.state.global_step == 1 and what == 'loss' else loss
+
     monkeypatch.setattr(PackedTrainer, 'training_step', poisoned)
     sentence = complaint(train, resolve(**tiny, lr=3e-4))
     assert 'gradient of step 2 is not finite' in sentence and '--lr 0.0001' in sentence
-    assert not is_adapter(tmp_path/'artifacts'/'checkpoints'/'test-r8-s0')
+    assert not is_adapter(tmp_path / 'artifacts' / 'checkpoints' / 'test-r8-s0')
 
 
 def test_rows_do_not_change_the_run(tiny, tmp_path):
     """A step in one row, in rows of one document each, and with recomputed activations: the same losses and the same adapter."""
-    runs = {name: train(resolve(**{**tiny, 'run': name}, **given))['train_info'] for name, given in
-            (('one', dict(row_tokens=4096, recomputed_layers=0)), ('many', dict(row_tokens=1, recomputed_layers=0)), ('again', dict(row_tokens=4096, recomputed_layers=2)))}
-    folder = tmp_path/'artifacts'/'checkpoints'
+    runs = {
+        name: train(resolve(**{**tiny, 'run': name}, **given))['train_info']
+        for name, given in (
+            ('one', dict(row_tokens=4096, recomputed_layers=0)),
+            ('many', dict(row_tokens=1, recomputed_layers=0)),
+            ('again', dict(row_tokens=4096, recomputed_layers=2)),
+        )
+    }
+    folder = tmp_path / 'artifacts' / 'checkpoints'
     for name in ('many', 'again'):
-        assert [e['loss'] for e in runs[name]['losses']] == pytest.approx([e['loss'] for e in runs['one']['losses']], abs=1e-5)
+        assert [e['loss'] for e in runs[name]['losses']] == pytest.approx(
+            [e['loss'] for e in runs['one']['losses']], abs=1e-5
+        )
         assert runs[name]['order'] == runs['one']['order']
-        one, other = adapter(folder/'one'), adapter(folder/name)
+        one, other = adapter(folder / 'one'), adapter(folder / name)
         assert all(torch.allclose(other[n], one[n], atol=1e-6) for n in one)
     assert runs['again']['recomputed_layers'] == 2 and runs['many']['row_tokens'] < runs['one']['row_tokens']
 
@@ -140,16 +175,19 @@ def test_out_of_memory_is_survived(tiny, tmp_path, monkeypatch, capsys):
     """Steps of too many tokens fail twice, then go on in shorter rows to the same adapter; where one document is too much, a sentence says so."""
     calm = train(resolve(**{**tiny, 'run': 'calm'}, row_tokens=4096, effective_batch=4))['train_info']
     whole, room = PackedTrainer.forth_and_back, {'tokens': 400}
+
     def tight(self, model, rows, weight):
         for row, labels in rows:
-            if row['input_ids'].shape[1] > room['tokens']: raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. more')
+            if row['input_ids'].shape[1] > room['tokens']:
+                raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. more')
         return whole(self, model, rows, weight)
+
     monkeypatch.setattr(PackedTrainer, 'forth_and_back', tight)
     info = train(resolve(**{**tiny, 'run': 'tight'}, row_tokens=4096, effective_batch=4))['train_info']
     assert 'out of memory at step 1: rows of at most' in capsys.readouterr().out
     assert info['shrunk'] and info['row_tokens'] <= 400 and len(info['losses']) == 3
     assert [e['loss'] for e in info['losses']] == pytest.approx([e['loss'] for e in calm['losses']], abs=1e-5)
-    ours, theirs = (adapter(tmp_path/'artifacts'/'checkpoints'/name) for name in ('tight', 'calm'))
+    ours, theirs = (adapter(tmp_path / 'artifacts' / 'checkpoints' / name) for name in ('tight', 'calm'))
     assert all(torch.allclose(ours[n], theirs[n], atol=1e-6) for n in theirs)
     room['tokens'] = 10
     sentence = complaint(train, resolve(**{**tiny, 'run': 'hopeless'}))
@@ -159,67 +197,92 @@ def test_out_of_memory_is_survived(tiny, tmp_path, monkeypatch, capsys):
 def test_a_run_that_cannot_fit_is_refused_with_ways_out(tiny, tmp_path):
     sentence = complaint(train, resolve(**tiny, vram=1.01))
     assert 'GiB at least' in sentence and sentence.count(';') == 2 and '--max-length' in sentence
-    assert not (tmp_path/'artifacts'/'checkpoints'/'test-r8-s0'/'checkpoints').exists()
+    assert not (tmp_path / 'artifacts' / 'checkpoints' / 'test-r8-s0' / 'checkpoints').exists()
 
 
 @pytest.mark.parametrize('method', ['rslora', 'dora', 'pissa', 'lora+'])
 def test_methods_train_and_load_in_plain_peft(tiny, tmp_path, method):
     """The saved adapter on the untouched base gives what the trained model gave."""
     metrics = train(resolve(**tiny, rank=2, method=method, lr=1e-2, snapshots=1))
-    folder = tmp_path/'artifacts'/'checkpoints'/'test-r2-s0'
+    folder = tmp_path / 'artifacts' / 'checkpoints' / 'test-r2-s0'
     assert ('PEFT\'s own' if method == 'dora' else 'lean') in ' '.join(metrics['train_info']['how'])
     ids = torch.arange(3, 40)[None]
-    with torch.no_grad(): base, trained = tiny_model()(ids).logits, PeftModel.from_pretrained(tiny_model(), str(folder))(ids).logits
+    with torch.no_grad():
+        base, trained = tiny_model()(ids).logits, PeftModel.from_pretrained(tiny_model(), str(folder))(ids).logits
     distance = (trained - base).abs().max()
-    assert 1e-4 < distance < 5      # PiSSA's half loaded onto the whole base would be far off
-    with torch.no_grad(): kept = PeftModel.from_pretrained(tiny_model(), str(folder/'snapshots'/'step-00003'))(ids).logits
+    assert 1e-4 < distance < 5  # PiSSA's half loaded onto the whole base would be far off
+    with torch.no_grad():
+        kept = PeftModel.from_pretrained(tiny_model(), str(folder / 'snapshots' / 'step-00003'))(ids).logits
     assert torch.allclose(kept, trained, atol=1e-5)
-    assert not (folder/'start').exists()
+    assert not (folder / 'start').exists()
 
 
 def test_pissa_on_a_quantised_base_is_refused(tiny):
     cfg = resolve(**tiny, method='pissa')
     runtime = choose_runtime(cfg)
-    assert 'unquantised' in complaint(prepare_model, cfg, type(runtime)(**{**runtime.__dict__, 'quantization': 'nf4'}), tiny_model())
+    assert 'unquantised' in complaint(
+        prepare_model, cfg, type(runtime)(**{**runtime.__dict__, 'quantization': 'nf4'}), tiny_model()
+    )
 
 
 def test_smaller_ranks_begin_as_larger_ones(tiny):
     cfg = resolve(**tiny)
-    small, large = (dict(prepare_model(resolve(**tiny, rank=r), choose_runtime(cfg), tiny_model())[0].named_parameters()) for r in (3, 20))
+    small, large = (
+        dict(prepare_model(resolve(**tiny, rank=r), choose_runtime(cfg), tiny_model())[0].named_parameters())
+        for r in (3, 20)
+    )
     names = [n for n in small if 'lora_A' in n]
-    assert len(names) == 14 and all(torch.equal(small[n], large[n][:3]) for n in names) and not torch.equal(small[names[0]], large[names[0]][3:6])
+    assert (
+        len(names) == 14
+        and all(torch.equal(small[n], large[n][:3]) for n in names)
+        and not torch.equal(small[names[0]], large[names[0]][3:6])
+    )
     bound = small[names[0]].shape[1] ** -0.5
-    assert all(large[n].abs().max() <= large[n].shape[1] ** -0.5 for n in names) and large[names[0]].std().item() == pytest.approx(bound / 3 ** 0.5, rel=0.15)
+    assert all(large[n].abs().max() <= large[n].shape[1] ** -0.5 for n in names) and large[
+        names[0]
+    ].std().item() == pytest.approx(bound / 3**0.5, rel=0.15)
 
 
 def test_entries_move_at_small_rates(tiny, tmp_path):
     """Late in a schedule the steps are tiny: float32 masters take them, bfloat16 would not."""
     train(resolve(**tiny, rank=4, snapshots=3, lr=1e-4, max_steps=40))
-    folder = tmp_path/'artifacts'/'checkpoints'/'test-r4-s0'
-    before, after = adapter(folder/'snapshots'/'step-00027'), adapter(folder)
+    folder = tmp_path / 'artifacts' / 'checkpoints' / 'test-r4-s0'
+    before, after = adapter(folder / 'snapshots' / 'step-00027'), adapter(folder)
     moved = sum((before[n] != after[n]).sum().item() for n in after) / sum(w.numel() for w in after.values())
     assert moved >= 0.99
 
 
 def test_a_damaged_checkpoint_is_not_used(tiny, tmp_path, capsys):
     """The newest checkpoint has lost a byte: it is removed, the one before it is taken."""
-    def stop(self, step): raise KeyboardInterrupt
+
+    def stop(self, step):
+        raise KeyboardInterrupt
+
     from lora_mbpp.train import TrainingMonitor
+
     whole = TrainingMonitor.on_step_end
+
     def killed(self, args, state, control, **kwargs):
         whole(self, args, state, control, **kwargs)
-        if state.global_step == 9: raise KeyboardInterrupt
+        if state.global_step == 9:
+            raise KeyboardInterrupt
+
     TrainingMonitor.on_step_end = killed
     try:
-        with pytest.raises(KeyboardInterrupt): train(resolve(**tiny, max_steps=12, checkpoint_every=4))
-    finally: TrainingMonitor.on_step_end = whole
-    folder = tmp_path/'artifacts'/'checkpoints'/'test-r8-s0'/'checkpoints'
+        with pytest.raises(KeyboardInterrupt):
+            train(resolve(**tiny, max_steps=12, checkpoint_every=4))
+    finally:
+        TrainingMonitor.on_step_end = whole
+    folder = tmp_path / 'artifacts' / 'checkpoints' / 'test-r8-s0' / 'checkpoints'
     assert sorted(p.name for p in folder.glob('checkpoint-*')) == ['checkpoint-4', 'checkpoint-8']
-    optimizer = folder/'checkpoint-8'/'optimizer.pt'
+    optimizer = folder / 'checkpoint-8' / 'optimizer.pt'
     optimizer.write_bytes(optimizer.read_bytes()[:-1])
     info = train(resolve(**tiny, max_steps=12, checkpoint_every=4))['train_info']
     said = capsys.readouterr().out
-    assert 'checkpoint-8 is not complete: removed' in said and 'checkpoint-4' in said.split('continuing from')[1].splitlines()[0]
+    assert (
+        'checkpoint-8 is not complete: removed' in said
+        and 'checkpoint-4' in said.split('continuing from')[1].splitlines()[0]
+    )
     other = train(resolve(**{**tiny, 'run': 'other'}, max_steps=12, checkpoint_every=4))['train_info']
     assert [e['loss'] for e in info['losses']] == [e['loss'] for e in other['losses']]
 
@@ -228,13 +291,16 @@ def test_a_damaged_checkpoint_is_not_used(tiny, tmp_path, capsys):
 def test_flash_attention_over_cuts_equals_documents_alone():
     """In bfloat16 on CUDA: logits and gradients of a packed row are those of its documents."""
     documents = [torch.randint(3, 259, (n,)).tolist() for n in (5, 64, 130, 33)]
+
     def gradients(way):
         model = tiny_model().to('cuda', torch.bfloat16)
         set_attention(model, way)
         model(**packed_row(documents, 'cuda'), use_cache=False).logits.float().logsumexp(-1).sum().backward()
         return {n: p.grad for n, p in model.named_parameters()}
+
     ours, theirs = gradients('varlen'), gradients('by document')
-    for name in theirs: assert (ours[name] - theirs[name]).norm() <= 0.03 * theirs[name].norm() + 1e-3, name
+    for name in theirs:
+        assert (ours[name] - theirs[name]).norm() <= 0.03 * theirs[name].norm() + 1e-3, name
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
@@ -245,8 +311,10 @@ def test_gradients_are_finite_at_every_length():
     assert not torch.backends.cuda.cudnn_sdp_enabled()
     for width in (63, 64, 192, 320):
         ids = torch.randint(3, 259, (2, width), device='cuda')
-        mask = torch.ones_like(ids); mask[0, :width // 2] = 0
-        model.zero_grad(); model(input_ids=ids, attention_mask=mask).logits.float().sum().backward()
+        mask = torch.ones_like(ids)
+        mask[0, : width // 2] = 0
+        model.zero_grad()
+        model(input_ids=ids, attention_mask=mask).logits.float().sum().backward()
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None), width
 
 
@@ -255,17 +323,30 @@ def test_gradients_are_finite_at_every_length():
 def test_packed_gradients_are_padded_gradients(tiny, way, room):
     """Loss and every adapter gradient of a step: PEFT's own layers over a padded batch with transformers' loss, against lean layers over packed rows."""
     cfg, generator = resolve(**tiny, rank=4), torch.Generator().manual_seed(0)
-    documents = [{'input_ids': ids, 'labels': [-100] * 3 + ids[3:]} for ids in (torch.randint(3, 259, (n,), generator=generator).tolist() for n in (5, 31, 12, 20))]
+    documents = [
+        {'input_ids': ids, 'labels': [-100] * 3 + ids[3:]}
+        for ids in (torch.randint(3, 259, (n,), generator=generator).tolist() for n in (5, 31, 12, 20))
+    ]
     torch.manual_seed(0)
     padded = get_peft_model(tiny_model(), lora_config(cfg))
     start = {n: torch.randn_like(p) * 0.1 for n, p in padded.named_parameters() if p.requires_grad}
+
     def load(model):
         for n, p in model.named_parameters():
-            if n in start: p.data.copy_(start[n])
+            if n in start:
+                p.data.copy_(start[n])
+
     load(padded)
     width = max(len(d['input_ids']) for d in documents)
-    def pad(name, filler): return torch.tensor([d[name] + [filler] * (width - len(d[name])) for d in documents])
-    ids, labels, mask = pad('input_ids', 0), pad('labels', -100), torch.tensor([[1] * len(d['input_ids']) + [0] * (width - len(d['input_ids'])) for d in documents])
+
+    def pad(name, filler):
+        return torch.tensor([d[name] + [filler] * (width - len(d[name])) for d in documents])
+
+    ids, labels, mask = (
+        pad('input_ids', 0),
+        pad('labels', -100),
+        torch.tensor([[1] * len(d['input_ids']) + [0] * (width - len(d['input_ids'])) for d in documents]),
+    )
     wanted = padded(input_ids=ids, attention_mask=mask, labels=labels).loss
     wanted.backward()
     packed, _ = prepare_model(cfg, choose_runtime(cfg), tiny_model())
@@ -273,7 +354,8 @@ def test_packed_gradients_are_padded_gradients(tiny, way, room):
     load(packed)
     targets, total = sum(t != -100 for d in documents for t in d['labels']), 0
     for row, row_labels in rows_of(collate(documents), room, 'cpu'):
-        if way == 'sdpa': row = {k: row[k] for k in ('input_ids', 'position_ids')}
+        if way == 'sdpa':
+            row = {k: row[k] for k in ('input_ids', 'position_ids')}
         loss = answer_loss(packed, row, row_labels) / targets
         loss.backward()
         total += loss.item()
@@ -286,12 +368,16 @@ def test_packed_gradients_are_padded_gradients(tiny, way, room):
 def test_states_wider_than_the_head(tiny):
     "Float32 states before a bfloat16 head, as fused kernels make them of DoRA or float16 on CUDA."
     model, _ = prepare_model(resolve(**tiny, rank=4), choose_runtime(resolve(**tiny)), tiny_model())
-    row, labels = next(iter(rows_of(collate([{'input_ids': list(range(3, 40)), 'labels': list(range(3, 40))}]), 100, 'cpu')))
+    row, labels = next(
+        iter(rows_of(collate([{'input_ids': list(range(3, 40)), 'labels': list(range(3, 40))}]), 100, 'cpu'))
+    )
     exact = answer_loss(model, row, labels)
     model.get_base_model().get_output_embeddings().kept[0].bfloat16()
     narrow = answer_loss(model, row, labels)
     narrow.backward()
-    assert narrow.item() == pytest.approx(exact.item(), rel=0.01) and all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert narrow.item() == pytest.approx(exact.item(), rel=0.01) and all(
+        p.grad.isfinite().all() for p in model.parameters() if p.requires_grad
+    )
 
 
 def test_the_base_does_not_change_and_the_end_is_learned(tiny):
@@ -302,19 +388,69 @@ def test_the_base_does_not_change_and_the_end_is_learned(tiny):
     rows, _ = read_rows(cfg)
     encoded, _ = training_rows(tiny_tokenizer(), rows, 1024)
     assert all(r['labels'][-1] == tiny_tokenizer().eos_token_id and r['labels'][0] == -100 for r in encoded)
-    trainer = make_trainer(cfg, choose_runtime(cfg), model, tiny_tokenizer(), encoded, TrainingMonitor(tiny_tokenizer(), []), Path(tiny['artifacts_dir']), Layout(512, 0, {}, 1.0))
+    trainer = make_trainer(
+        cfg,
+        choose_runtime(cfg),
+        model,
+        tiny_tokenizer(),
+        encoded,
+        TrainingMonitor(tiny_tokenizer(), []),
+        Path(tiny['artifacts_dir']),
+        Layout(512, 0, {}, 1.0),
+    )
     trainer.train()
-    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters() if n in before) and any((p != 0).all() for n, p in model.named_parameters() if 'lora_B' in n)
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters() if n in before) and any(
+        (p != 0).all() for n, p in model.named_parameters() if 'lora_B' in n
+    )
 
 
 def test_plan_in_words_and_numbers(tiny, tmp_path, capsys):
     from lora_mbpp.cli import main
-    assert main(['plan', '--preset', 'mistral-7b', '--ranks', '8,32', '--vram', '12', '--source', 'files', '--mbpp-file', str(tmp_path/'none.jsonl'), '--data-dir', str(tmp_path/'d')]) == 0
+
+    assert (
+        main(
+            [
+                'plan',
+                '--preset',
+                'mistral-7b',
+                '--ranks',
+                '8,32',
+                '--vram',
+                '12',
+                '--source',
+                'files',
+                '--mbpp-file',
+                str(tmp_path / 'none.jsonl'),
+                '--data-dir',
+                str(tmp_path / 'd'),
+            ]
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert 'not in this machine' in said and 'cannot be read here' in said and '4800 rows' in said
     total = next(line for line in said.splitlines() if line.startswith('total GiB')).split()[2:]
     assert 8 < float(total[0]) < float(total[1]) < 11
     rows = next(line for line in said.splitlines() if line.startswith('tokens a row')).split()[3:]
     assert rows[0] == rows[1]
-    assert main(['plan', '--preset', 'mistral-7b', '--ranks', '8', '--vram', '5', '--source', 'files', '--mbpp-file', str(tmp_path/'none.jsonl'), '--data-dir', str(tmp_path/'d')]) == 2
+    assert (
+        main(
+            [
+                'plan',
+                '--preset',
+                'mistral-7b',
+                '--ranks',
+                '8',
+                '--vram',
+                '5',
+                '--source',
+                'files',
+                '--mbpp-file',
+                str(tmp_path / 'none.jsonl'),
+                '--data-dir',
+                str(tmp_path / 'd'),
+            ]
+        )
+        == 2
+    )
     assert 'Ways out' in capsys.readouterr().err

@@ -20,6 +20,7 @@ from .files import shown
 # %% ../../nbs/core/config.ipynb #10-967d2a52
 STAGES = ('data', 'baseline', 'train', 'eval', 'analysis')
 
+
 def param(default, help: str, stages: str, **extra):
     "A dataclass field with its help text and the stages (space-separated) that take it."
     return field(default=default, metadata={'help': help, 'stages': stages.split(), **extra})
@@ -28,66 +29,143 @@ def param(default, help: str, stages: str, **extra):
 @dataclass(frozen=True)
 class Config:
     "Everything a run depends on. Sizes are counts, times are seconds, unless the help says otherwise."
-    preset: str = param('starter', 'named set of values: starter, smollm2-135m, mistral-7b', 'data baseline train eval analysis')
+
+    preset: str = param(
+        'starter', 'named set of values: starter, smollm2-135m, mistral-7b', 'data baseline train eval analysis'
+    )
     # data
-    source: str = param('starter', 'where problems come from: starter (shipped), hub, files', 'data baseline train eval', choices=('starter', 'hub', 'files', 'literal'))
-    mbpp_file: str | None = param(None, 'MBPP as JSONL or JSON, plain or .gz (raw or prepared)', 'data baseline train eval')
+    source: str = param(
+        'starter',
+        'where problems come from: starter (shipped), hub, files',
+        'data baseline train eval',
+        choices=('starter', 'hub', 'files', 'literal'),
+    )
+    mbpp_file: str | None = param(
+        None, 'MBPP as JSONL or JSON, plain or .gz (raw or prepared)', 'data baseline train eval'
+    )
     codealpaca_file: str | None = param(None, 'CodeAlpaca as JSONL or JSON, plain or .gz', 'data baseline train eval')
     python_only: bool = param(True, 'keep only CodeAlpaca items whose answer parses as Python', 'data')
     train_ratio: float = param(0.8, 'share of CodeAlpaca for training', 'data')
     val_ratio: float = param(0.1, 'share of CodeAlpaca for validation', 'data')
     test_ratio: float = param(0.1, 'share of CodeAlpaca held out', 'data')
-    near_duplicate: float = param(0.7, 'text Jaccard similarity from which a train item counts as a copy of a test task', 'data')
+    near_duplicate: float = param(
+        0.7, 'text Jaccard similarity from which a train item counts as a copy of a test task', 'data'
+    )
     data_dir: str | None = param(None, 'prepared data (default: data/processed)', 'data baseline train eval')
     # model
     model: str = param('smollm2-135m-instruct', 'Hub id, local folder, or smollm2-135m-instruct', 'baseline train eval')
-    quantization: str = param('auto', 'nf4 (QLoRA), none, or auto: nf4 where CUDA and bitsandbytes are present', 'baseline train eval', choices=('auto', 'nf4', 'none'))
-    dtype: str = param('auto', 'float32, bfloat16, float16, or auto: what the device does well', 'baseline train eval', choices=('auto', 'float32', 'bfloat16', 'float16'))
+    quantization: str = param(
+        'auto',
+        'nf4 (QLoRA), none, or auto: nf4 where CUDA and bitsandbytes are present',
+        'baseline train eval',
+        choices=('auto', 'nf4', 'none'),
+    )
+    dtype: str = param(
+        'auto',
+        'float32, bfloat16, float16, or auto: what the device does well',
+        'baseline train eval',
+        choices=('auto', 'float32', 'bfloat16', 'float16'),
+    )
     # training
     rank: int = param(8, 'LoRA rank r', 'train eval')
     seed: int = param(0, 'seed of adapter initialisation and row order', 'train eval')
-    alpha_policy: str = param('const', 'LoRA scale: const (alpha/r), 2r (2), rslora (alpha/sqrt r)', 'train', choices=('const', '2r', 'rslora'))
+    alpha_policy: str = param(
+        'const',
+        'LoRA scale: const (alpha/r), 2r (2), rslora (alpha/sqrt r)',
+        'train',
+        choices=('const', '2r', 'rslora'),
+    )
     alpha: float = param(32.0, 'LoRA alpha of the policies const and rslora', 'train')
     lr: float = param(5e-4, 'peak learning rate', 'train')
     epochs: float = param(1.0, 'passes over the training rows', 'train')
     max_steps: int | None = param(None, 'stop after this many optimizer steps (default: by epochs)', 'train')
-    method: str = param('lora', 'lora, rslora, dora, pissa, lora+; dora is slower', 'train', choices=('lora', 'rslora', 'dora', 'pissa', 'lora+'))
+    method: str = param(
+        'lora',
+        'lora, rslora, dora, pissa, lora+; dora is slower',
+        'train',
+        choices=('lora', 'rslora', 'dora', 'pissa', 'lora+'),
+    )
     effective_batch: int = param(8, 'training rows an optimizer step', 'train')
     max_length: int = param(1024, 'longest row in tokens; longer ones are left out and counted', 'train')
     warmup_ratio: float = param(0.1, 'share of the steps with rising learning rate', 'train')
     optimizer: str = param('adamw_torch', 'optimizer, by its transformers name', 'train')
     row_tokens: int | None = param(None, 'tokens a forward pass takes at most (default: from the memory plan)', 'train')
-    recomputed_layers: int | None = param(None, 'decoder layers that recompute their activations: slower, less memory (default: from the memory plan)', 'train')
+    recomputed_layers: int | None = param(
+        None,
+        'decoder layers that recompute their activations: slower, less memory (default: from the memory plan)',
+        'train',
+    )
     gpus: int | None = param(None, 'processes that share the run, one for each CUDA card (default: 1)', 'train')
-    sharding: str = param('auto', 'base weights of a run in several processes: none (each holds them all), full (each holds its share), or auto: full where they do not fit otherwise', 'train', choices=('auto', 'none', 'full'))
-    vram: float | None = param(None, 'GB of the card to plan for, one of which is left to the desktop (default: what is free)', 'train')
+    sharding: str = param(
+        'auto',
+        'base weights of a run in several processes: none (each holds them all), full (each holds its share), or auto: full where they do not fit otherwise',
+        'train',
+        choices=('auto', 'none', 'full'),
+    )
+    vram: float | None = param(
+        None, 'GB of the card to plan for, one of which is left to the desktop (default: what is free)', 'train'
+    )
     train_limit: int | None = param(None, 'use only this many training rows (default: all)', 'train')
     val_limit: int | None = param(40, 'validation rows scored during training (default: 40)', 'train')
     checkpoint_every: int = param(10, 'optimizer steps between checkpoints', 'train')
-    snapshots: int | None = param(None, 'adapters to keep on the way, for learning curves in quality (default: none)', 'train')
+    snapshots: int | None = param(
+        None, 'adapters to keep on the way, for learning curves in quality (default: none)', 'train'
+    )
     train_file: str | None = param(None, 'training rows (default: train.jsonl of the prepared data)', 'train')
     val_file: str | None = param(None, 'validation rows (default: val.jsonl of the prepared data)', 'train')
     output_dir: str | None = param(None, 'where the adapter goes (default: artifacts/checkpoints/<run>)', 'train')
     merge: bool = param(False, 'also write the merged model to artifacts/merged/<run>', 'train')
     # generation and scoring
-    benchmark: str = param('mbpp', 'what to score on: mbpp (the data\'s own test tasks) or humaneval', 'baseline eval', choices=('mbpp', 'humaneval'))
+    benchmark: str = param(
+        'mbpp',
+        'what to score on: mbpp (the data\'s own test tasks) or humaneval',
+        'baseline eval',
+        choices=('mbpp', 'humaneval'),
+    )
     lora_dir: str | None = param(None, 'adapter to evaluate (default: artifacts/checkpoints/<run>)', 'eval')
     n_tasks: int | None = param(None, 'evaluate the first n test tasks (default: all)', 'baseline eval')
     max_new_tokens: int = param(128, 'longest answer in tokens; longer ones are cut and counted', 'baseline eval')
-    batch_size: int | None = param(None, 'answers decoded at once; keep it across ranks (default: what the card holds, at most 512; 64 on a CPU)', 'baseline eval')
-    decoder: str = param('slots', 'what makes the answers: slots (ours) or vllm (Linux, extra [vllm])', 'baseline eval', choices=('slots', 'vllm'))
+    batch_size: int | None = param(
+        None,
+        'answers decoded at once; keep it across ranks (default: what the card holds, at most 512; 64 on a CPU)',
+        'baseline eval',
+    )
+    decoder: str = param(
+        'slots',
+        'what makes the answers: slots (ours) or vllm (Linux, extra [vllm])',
+        'baseline eval',
+        choices=('slots', 'vllm'),
+    )
     n_samples: int = param(1, 'answers a task: 1 is greedy, more are sampled, for pass@k', 'baseline eval')
     temperature: float = param(0.2, 'of sampled answers', 'baseline eval')
-    forgetting: bool = param(False, 'also score prose and HumanEval\'s reference code, to see what training unlearned', 'baseline eval')
-    again: bool = param(False, 'measure the untouched model twice, the second time in batches of half the size: the noise floor', 'baseline')
+    forgetting: bool = param(
+        False, 'also score prose and HumanEval\'s reference code, to see what training unlearned', 'baseline eval'
+    )
+    again: bool = param(
+        False,
+        'measure the untouched model twice, the second time in batches of half the size: the noise floor',
+        'baseline',
+    )
     cpu_s: float = param(15.0, 'CPU seconds a program may use', 'baseline eval')
-    sandbox: str = param('auto', 'auto: use the protections the system has; required: refuse to run without all', 'baseline eval', choices=('auto', 'required'))
-    sandbox_engine: str = param('auto', 'what runs the programs: fork (Linux), wasm (extra [wasm]), process; auto takes the best there is', 'baseline eval', choices=('auto', 'fork', 'wasm', 'process'))
+    sandbox: str = param(
+        'auto',
+        'auto: use the protections the system has; required: refuse to run without all',
+        'baseline eval',
+        choices=('auto', 'required'),
+    )
+    sandbox_engine: str = param(
+        'auto',
+        'what runs the programs: fork (Linux), wasm (extra [wasm]), process; auto takes the best there is',
+        'baseline eval',
+        choices=('auto', 'fork', 'wasm', 'process'),
+    )
     # bookkeeping
     run: str | None = param(None, 'name of the run (default: from preset, rank and seed)', 'baseline train eval')
     tag: str | None = param(None, 'added to the name of the run, such as lr0.001', 'train eval')
     out_file: str | None = param(None, 'where generations (baseline) or results (eval) go', 'baseline eval')
-    artifacts_dir: str | None = param(None, 'checkpoints and metrics (default: artifacts)', 'baseline train eval analysis')
+    artifacts_dir: str | None = param(
+        None, 'checkpoints and metrics (default: artifacts)', 'baseline train eval analysis'
+    )
     group: str | None = param(None, 'runs to compare (default: the preset\'s)', 'analysis')
     overwrite: bool = param(False, 'start a run anew although one of that name exists', 'baseline train eval')
 
@@ -99,12 +177,34 @@ def stage_parameters(stage: str) -> dict[str, object]:
 # %% ../../nbs/core/config.ipynb #10-c0d43b88
 PRESETS = {
     'starter': dict(quantization='none', epochs=0.5, lr=1e-3),
-    'smollm2-135m': dict(source='hub', quantization='none', lr=3e-4, max_new_tokens=256, val_limit=100, forgetting=True),
-    'mistral-7b': dict(source='hub', model='mistralai/Mistral-7B-Instruct-v0.2', lr=1e-4, max_new_tokens=256, effective_batch=16,
-                       optimizer='adamw_torch_fused',
-                       val_limit=100, checkpoint_every=50, warmup_ratio=0.03, forgetting=True),
-    'test': dict(source='literal', model='tiny-random', max_new_tokens=12, effective_batch=2, batch_size=4, lr=1e-3,
-                 max_steps=3, checkpoint_every=2, quantization='none', cpu_s=5.0, dtype='float32'),
+    'smollm2-135m': dict(
+        source='hub', quantization='none', lr=3e-4, max_new_tokens=256, val_limit=100, forgetting=True
+    ),
+    'mistral-7b': dict(
+        source='hub',
+        model='mistralai/Mistral-7B-Instruct-v0.2',
+        lr=1e-4,
+        max_new_tokens=256,
+        effective_batch=16,
+        optimizer='adamw_torch_fused',
+        val_limit=100,
+        checkpoint_every=50,
+        warmup_ratio=0.03,
+        forgetting=True,
+    ),
+    'test': dict(
+        source='literal',
+        model='tiny-random',
+        max_new_tokens=12,
+        effective_batch=2,
+        batch_size=4,
+        lr=1e-3,
+        max_steps=3,
+        checkpoint_every=2,
+        quantization='none',
+        cpu_s=5.0,
+        dtype='float32',
+    ),
 }
 
 # %% ../../nbs/core/config.ipynb #10-0f5df971
@@ -114,7 +214,8 @@ def resolve(preset: str = 'starter', **given) -> Config:
         raise UserError(f"unknown preset '{preset}'{suggest(preset, PRESETS)}; there are {', '.join(PRESETS)}")
     known = {f.name: f for f in fields(Config)}
     for name in given:
-        if name not in known: raise UserError(f"unknown parameter '{name}'{suggest(name, known)}")
+        if name not in known:
+            raise UserError(f"unknown parameter '{name}'{suggest(name, known)}")
     given = {name: checked(known[name], value) for name, value in given.items() if value is not None}
     cfg = Config(**{**PRESETS[preset], **given, 'preset': preset})
     check_ranges(cfg)
@@ -125,36 +226,72 @@ def checked(parameter, value):
     "`value` in the declared type of a `Config` field; a `UserError` names parameter, value and type."
     kind = (get_args(parameter.type) or (parameter.type,))[0].__name__
     try:
-        if kind == 'bool' and not isinstance(value, bool): value = {'true': True, 'false': False}[str(value).lower()]
+        if kind == 'bool' and not isinstance(value, bool):
+            value = {'true': True, 'false': False}[str(value).lower()]
         if kind == 'int':
-            if isinstance(value, bool) or float(value) != int(float(value)): raise ValueError
+            if isinstance(value, bool) or float(value) != int(float(value)):
+                raise ValueError
             value = int(float(value))
-        if kind == 'float': value = float(value)
-        if kind == 'str': value = str(value)
+        if kind == 'float':
+            value = float(value)
+        if kind == 'str':
+            value = str(value)
     except (KeyError, ValueError, TypeError, OverflowError):
-        raise UserError(f"parameter {parameter.name} = {value!r} should be {'true or false' if kind == 'bool' else 'a number of type ' + kind}") from None
+        raise UserError(
+            f"parameter {parameter.name} = {value!r} should be {'true or false' if kind == 'bool' else 'a number of type ' + kind}"
+        ) from None
     choices = parameter.metadata.get('choices')
     if choices and value not in choices:
-        raise UserError(f"parameter {parameter.name} = '{value}' is not one of {', '.join(choices)}{suggest(value, choices)}")
+        raise UserError(
+            f"parameter {parameter.name} = '{value}' is not one of {', '.join(choices)}{suggest(value, choices)}"
+        )
     return value
 
 # %% ../../nbs/core/config.ipynb #10-0ca78615
-POSITIVE = ('rank', 'effective_batch', 'row_tokens', 'gpus', 'vram', 'max_length', 'max_new_tokens', 'batch_size', 'checkpoint_every', 'cpu_s', 'lr',
-            'alpha', 'epochs', 'n_samples', 'temperature', 'snapshots', 'n_tasks', 'max_steps', 'train_limit', 'val_limit')
+POSITIVE = (
+    'rank',
+    'effective_batch',
+    'row_tokens',
+    'gpus',
+    'vram',
+    'max_length',
+    'max_new_tokens',
+    'batch_size',
+    'checkpoint_every',
+    'cpu_s',
+    'lr',
+    'alpha',
+    'epochs',
+    'n_samples',
+    'temperature',
+    'snapshots',
+    'n_tasks',
+    'max_steps',
+    'train_limit',
+    'val_limit',
+)
+
 
 def check_ranges(cfg: Config) -> None:
     "Raise `UserError` for numbers no run can use."
     for name in POSITIVE:
         value = getattr(cfg, name)
-        if value is not None and not 0 < value < float('inf'): raise UserError(f'parameter {name} = {value} must be greater than 0')
-    if cfg.recomputed_layers is not None and cfg.recomputed_layers < 0: raise UserError(f'parameter recomputed_layers = {cfg.recomputed_layers} must be 0 or more')
+        if value is not None and not 0 < value < float('inf'):
+            raise UserError(f'parameter {name} = {value} must be greater than 0')
+    if cfg.recomputed_layers is not None and cfg.recomputed_layers < 0:
+        raise UserError(f'parameter recomputed_layers = {cfg.recomputed_layers} must be 0 or more')
     ratios = (cfg.train_ratio, cfg.val_ratio, cfg.test_ratio)
     if min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6:
-        raise UserError(f'the ratios train {ratios[0]}, val {ratios[1]}, test {ratios[2]} must be 0 or more and add up to 1; they add up to {sum(ratios):g}')
-    if not 0 < cfg.near_duplicate <= 1: raise UserError(f'parameter near_duplicate = {cfg.near_duplicate} must lie between 0 and 1')
-    if not 0 <= cfg.warmup_ratio < 1: raise UserError(f'parameter warmup_ratio = {cfg.warmup_ratio} must lie between 0 and 1')
+        raise UserError(
+            f'the ratios train {ratios[0]}, val {ratios[1]}, test {ratios[2]} must be 0 or more and add up to 1; they add up to {sum(ratios):g}'
+        )
+    if not 0 < cfg.near_duplicate <= 1:
+        raise UserError(f'parameter near_duplicate = {cfg.near_duplicate} must lie between 0 and 1')
+    if not 0 <= cfg.warmup_ratio < 1:
+        raise UserError(f'parameter warmup_ratio = {cfg.warmup_ratio} must lie between 0 and 1')
     for name in (cfg.run, cfg.tag):
-        if name and not all(ch.isalnum() or ch in '._-' for ch in name): raise UserError(f"run name '{name}' may hold letters, digits, '.', '_' and '-' only")
+        if name and not all(ch.isalnum() or ch in '._-' for ch in name):
+            raise UserError(f"run name '{name}' may hold letters, digits, '.', '_' and '-' only")
 
 # %% ../../nbs/core/config.ipynb #10-8dc6ceb2
 def assigned_names(source: str) -> set[str]:
@@ -162,23 +299,30 @@ def assigned_names(source: str) -> set[str]:
     targets = [t for node in ast.parse(source).body if isinstance(node, ast.Assign) for t in node.targets]
     return {t.id for t in targets if isinstance(t, ast.Name)}
 
+
 def check_injected(history: list[str]) -> None:
     "Raise `UserError` when papermill injected a name that the parameters cell above it does not declare."
     for declared, injected in zip(history, history[1:]):
-        if not injected.startswith('# Parameters'): continue
+        if not injected.startswith('# Parameters'):
+            continue
         known = assigned_names(declared)
         for name in sorted(assigned_names(injected) - known):
-            raise UserError(f"this notebook has no parameter '{name}'{suggest(name, known)}; it has {', '.join(sorted(known))}")
+            raise UserError(
+                f"this notebook has no parameter '{name}'{suggest(name, known)}; it has {', '.join(sorted(known))}"
+            )
 
 # %% ../../nbs/core/config.ipynb #10-e4452399
 def stage_config(preset: str, **given) -> Config:
     "The notebook's `Config`; under test the `test` preset in a temporary folder. Refuses injected names it does not know."
-    try: check_injected(get_ipython().user_ns.get('In', []))
-    except NameError: pass
-    if not in_test(): return resolve(preset, **given)
+    try:
+        check_injected(get_ipython().user_ns.get('In', []))
+    except NameError:
+        pass
+    if not in_test():
+        return resolve(preset, **given)
     scratch = Path(tempfile.mkdtemp(prefix='lora_mbpp_test_'))
     keep = {name: given[name] for name in ('rank', 'seed', 'alpha_policy') if given.get(name) is not None}
-    return resolve('test', data_dir=str(scratch/'data'), artifacts_dir=str(scratch/'artifacts'), **keep)
+    return resolve('test', data_dir=str(scratch / 'data'), artifacts_dir=str(scratch / 'artifacts'), **keep)
 
 # %% ../../nbs/core/config.ipynb #10-edefdb9d
 def show_config(cfg: Config, stage: str, *only: str) -> str:
@@ -186,5 +330,7 @@ def show_config(cfg: Config, stage: str, *only: str) -> str:
     preset = Config(**{**PRESETS[cfg.preset], 'preset': cfg.preset})
     names = only or stage_parameters(stage)
     rows = [(n, getattr(cfg, n), getattr(preset, n), Config.__dataclass_fields__[n].metadata['help']) for n in names]
-    return '\n'.join(f"{'*' if value != usual else ' '} {name:<22} {str(value) if '_dir' not in name and '_file' not in name or value is None else shown(value):<26} {text}"
-                     for name, value, usual, text in rows)
+    return '\n'.join(
+        f"{'*' if value != usual else ' '} {name:<22} {str(value) if '_dir' not in name and '_file' not in name or value is None else shown(value):<26} {text}"
+        for name, value, usual, text in rows
+    )

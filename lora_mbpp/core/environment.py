@@ -20,7 +20,8 @@ from tqdm import tqdm
 from .files import project_root
 
 # %% ../../nbs/core/environment.ipynb #10-b784ad84
-for message in ('IProgress not found', '.*gradient_checkpointing.* is deprecated'): warnings.filterwarnings('ignore', message=message)
+for message in ('IProgress not found', '.*gradient_checkpointing.* is deprecated'):
+    warnings.filterwarnings('ignore', message=message)
 
 # %% ../../nbs/core/environment.ipynb #environment-in-test
 def in_test() -> bool:
@@ -30,29 +31,57 @@ def in_test() -> bool:
 # %% ../../nbs/core/environment.ipynb #10-416ec6f7
 PACKAGES = ('torch', 'transformers', 'peft', 'trl', 'accelerate', 'datasets', 'bitsandbytes', 'numpy', 'lora_mbpp')
 
+
 def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str | None]:
     "Installed version of each package, None where it is absent."
+
     def one(name):
-        try: return version(name)
-        except PackageNotFoundError: return None
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
+
     return {name: one(name) for name in names}
 
 # %% ../../nbs/core/environment.ipynb #10-62bc9119
 def git_sha(folder: Path | None = None) -> str | None:
     "Commit of the project, with `+` when files differ from it; None outside a git checkout."
-    def git(*args): return subprocess.run(['git', *args], cwd=folder or project_root(), capture_output=True, text=True, timeout=10)
+
+    def git(*args):
+        return subprocess.run(['git', *args], cwd=folder or project_root(), capture_output=True, text=True, timeout=10)
+
     try:
         head = git('rev-parse', '--short=12', 'HEAD')
-        return head.stdout.strip() + ('+' if git('status', '--porcelain', '-uno').stdout.strip() else '') if head.returncode == 0 else None
-    except (OSError, subprocess.TimeoutExpired): return None
+        return (
+            head.stdout.strip() + ('+' if git('status', '--porcelain', '-uno').stdout.strip() else '')
+            if head.returncode == 0
+            else None
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
 
 def meta_info() -> dict:
     "Packages and platform of this process (the device is added by whoever loads a model)."
-    return {'packages': package_versions(), 'python': platform.python_version(),
-            'platform': f'{platform.system()} {platform.release()} {platform.machine()}', 'cpu_count': os.cpu_count(), 'git_sha': git_sha()}
+    return {
+        'packages': package_versions(),
+        'python': platform.python_version(),
+        'platform': f'{platform.system()} {platform.release()} {platform.machine()}',
+        'cpu_count': os.cpu_count(),
+        'git_sha': git_sha(),
+    }
 
 # %% ../../nbs/core/environment.ipynb #10-5a6d136e
 def progress(total: int, label: str, unit: str = 'it', initial: int = 0) -> tqdm:
     "A text progress bar on standard output: live in a terminal, a line every five seconds elsewhere."
-    return tqdm(total=total, desc=label, unit=unit, initial=initial, file=sys.stdout, ncols=88, position=0,
-                mininterval=0.2 if sys.stdout.isatty() else 5, ascii=' -#' if os.name == 'nt' else None)
+    return tqdm(
+        total=total,
+        desc=label,
+        unit=unit,
+        initial=initial,
+        file=sys.stdout,
+        ncols=88,
+        position=0,
+        mininterval=0.2 if sys.stdout.isatty() else 5,
+        ascii=' -#' if os.name == 'nt' else None,
+    )

@@ -16,8 +16,10 @@ class UserError(Exception):
 # %% ../../nbs/core/errors.ipynb #10-593d36ef
 def complaint(function, *args, **kwargs) -> str | None:
     "The sentence of the `UserError` that a call raises, None when it raises none."
-    try: function(*args, **kwargs)
-    except UserError as error: return str(error)
+    try:
+        function(*args, **kwargs)
+    except UserError as error:
+        return str(error)
     return None
 
 # %% ../../nbs/core/errors.ipynb #10-1f90cd2d

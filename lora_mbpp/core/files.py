@@ -19,23 +19,27 @@ from .errors import UserError
 # %% ../../nbs/core/files.ipynb #10-919f24b1
 def project_root(start: Path | None = None) -> Path:
     "Folder that `data/`, `artifacts/` and `reports/` belong to; `LORA_MBPP_HOME` overrules the search."
-    if os.environ.get('LORA_MBPP_HOME'): return Path(os.environ['LORA_MBPP_HOME']).expanduser().resolve()
+    if os.environ.get('LORA_MBPP_HOME'):
+        return Path(os.environ['LORA_MBPP_HOME']).expanduser().resolve()
     start = Path(start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
-        ini = folder/'settings.ini'
-        if ini.is_file() and 'lib_name = lora_mbpp' in ini.read_text(encoding='utf-8'): return folder
+        ini = folder / 'settings.ini'
+        if ini.is_file() and 'lib_name = lora_mbpp' in ini.read_text(encoding='utf-8'):
+            return folder
     return start
 
 # %% ../../nbs/core/files.ipynb #10-b1e5b515
 def cache_dir() -> Path:
     "Downloads are kept here: `LORA_MBPP_CACHE`, or `~/.cache/lora_mbpp`."
-    return Path(os.environ.get('LORA_MBPP_CACHE') or Path.home()/'.cache'/'lora_mbpp').expanduser()
+    return Path(os.environ.get('LORA_MBPP_CACHE') or Path.home() / '.cache' / 'lora_mbpp').expanduser()
 
 # %% ../../nbs/core/files.ipynb #10-0b7e989c
 def shown(path: Path | str) -> str:
     "`path` for the eyes: relative to the project root when it lies inside, so that reports name no home folder."
-    try: return Path(path).resolve().relative_to(project_root()).as_posix()
-    except ValueError: return str(path)
+    try:
+        return Path(path).resolve().relative_to(project_root()).as_posix()
+    except ValueError:
+        return str(path)
 
 # %% ../../nbs/core/files.ipynb #10-ea6584d5
 def write_text(path: Path | str, text: str) -> Path:
@@ -45,11 +49,16 @@ def write_text(path: Path | str, text: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, 'w', encoding='utf-8', newline='\n') as file:
-            file.write(text); file.flush(); os.fsync(file.fileno())
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        with suppress(OSError): temporary.unlink()
-        raise UserError(f'cannot write {shown(path)}: {error.strerror or error}; free some space or choose another folder') from error
+        with suppress(OSError):
+            temporary.unlink()
+        raise UserError(
+            f'cannot write {shown(path)}: {error.strerror or error}; free some space or choose another folder'
+        ) from error
     return path
 
 # %% ../../nbs/core/files.ipynb #10-772749e7
@@ -57,24 +66,32 @@ def write_json(path: Path | str, value) -> Path:
     "Write `value` as indented JSON, atomically."
     return write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + '\n')
 
+
 def read_json(path: Path | str):
     "Read a JSON file; `UserError` with file and line when it is missing or damaged."
-    try: return json.loads(Path(path).read_text(encoding='utf-8'))
-    except FileNotFoundError: raise UserError(f'there is no file {shown(path)}') from None
-    except json.JSONDecodeError as error: raise UserError(f'{shown(path)}, line {error.lineno}: not valid JSON ({error.msg})') from None
-    except OSError as error: raise UserError(f'cannot read {shown(path)}: {error.strerror}') from None
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise UserError(f'there is no file {shown(path)}') from None
+    except json.JSONDecodeError as error:
+        raise UserError(f'{shown(path)}, line {error.lineno}: not valid JSON ({error.msg})') from None
+    except OSError as error:
+        raise UserError(f'cannot read {shown(path)}: {error.strerror}') from None
 
 # %% ../../nbs/core/files.ipynb #10-b0858a54
 def repair_tail(path: Path | str) -> int:
     "Cut a half-written last line off a JSON Lines file; returns the number of bytes removed."
     path = Path(path)
-    if not path.exists(): return 0
+    if not path.exists():
+        return 0
     content = path.read_bytes()
     whole = content.rfind(b'\n') + 1
-    if whole == len(content): return 0
+    if whole == len(content):
+        return 0
     with suppress(ValueError):
         json.loads(content[whole:])
-        with open(path, 'ab') as file: file.write(b'\n')   # a whole record that only lacks its line end
+        with open(path, 'ab') as file:
+            file.write(b'\n')  # a whole record that only lacks its line end
         return 0
     os.truncate(path, whole)
     print(f'{shown(path)}: cut {len(content) - whole} bytes of a half-written last line')
@@ -84,24 +101,34 @@ def repair_tail(path: Path | str) -> int:
 def parse_lines(lines: Iterable[str], name: str) -> Iterator[dict]:
     "Objects of JSON Lines; a damaged line raises `UserError` with file name and line number."
     for number, line in enumerate(lines, 1):
-        if not line.strip(): continue
-        try: record = json.loads(line)
-        except (ValueError, RecursionError) as error: raise UserError(f'{name}, line {number}: not valid JSON ({getattr(error, "msg", error)})') from None
-        if not isinstance(record, dict): raise UserError(f'{name}, line {number}: expected an object {{...}}, found {type(record).__name__}')
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f'{name}, line {number}: not valid JSON ({getattr(error, "msg", error)})') from None
+        if not isinstance(record, dict):
+            raise UserError(f'{name}, line {number}: expected an object {{...}}, found {type(record).__name__}')
         yield record
+
 
 def read_jsonl(path: Path | str) -> list[dict]:
     "All records of a JSON Lines file; `UserError` when it is missing or a line is damaged."
     try:
-        with open(path, encoding='utf-8') as file: return list(parse_lines(file, shown(path)))
-    except FileNotFoundError: raise UserError(f'there is no file {shown(path)}') from None
-    except UnicodeDecodeError: raise UserError(f'{shown(path)} is not UTF-8 text') from None
-    except OSError as error: raise UserError(f'cannot read {shown(path)}: {error.strerror}') from None
+        with open(path, encoding='utf-8') as file:
+            return list(parse_lines(file, shown(path)))
+    except FileNotFoundError:
+        raise UserError(f'there is no file {shown(path)}') from None
+    except UnicodeDecodeError:
+        raise UserError(f'{shown(path)} is not UTF-8 text') from None
+    except OSError as error:
+        raise UserError(f'cannot read {shown(path)}: {error.strerror}') from None
 
 # %% ../../nbs/core/files.ipynb #10-b13ebf05
 def write_jsonl(path: Path | str, records: Iterable[dict]) -> Path:
     "Write records as JSON Lines, atomically."
     return write_text(path, ''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in records))
+
 
 def append_jsonl(path: Path | str, records: Iterable[dict]) -> None:
     "Append records and flush them to the disk before returning."
@@ -109,17 +136,22 @@ def append_jsonl(path: Path | str, records: Iterable[dict]) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with open(path, 'a', encoding='utf-8', newline='\n') as file:
             file.write(''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in records))
-            file.flush(); os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
-        raise UserError(f'cannot append to {shown(path)}: {error.strerror}; what was written before is safe, run again when there is space') from error
+        raise UserError(
+            f'cannot append to {shown(path)}: {error.strerror}; what was written before is safe, run again when there is space'
+        ) from error
 
 # %% ../../nbs/core/files.ipynb #10-cd967610
 def sha256_file(path: Path | str) -> str:
     "Hex sha256 of a file's bytes."
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
-        for block in iter(lambda: file.read(1 << 20), b''): digest.update(block)
+        for block in iter(lambda: file.read(1 << 20), b''):
+            digest.update(block)
     return digest.hexdigest()
+
 
 def fingerprint(value) -> str:
     "Twelve hex digits that identify a JSON value (keys in any order) or a text."

@@ -15,48 +15,60 @@ from .files import fingerprint, project_root, read_json, write_json
 # %% ../../nbs/core/runs.ipynb #10-1c574233
 def group_name(cfg: Config) -> str:
     "The preset's name, or a short form of the model's name where that is not the preset's model."
-    if cfg.group: return cfg.group
-    if cfg.model == PRESETS[cfg.preset].get('model', Config.model): return cfg.preset
+    if cfg.group:
+        return cfg.group
+    if cfg.model == PRESETS[cfg.preset].get('model', Config.model):
+        return cfg.preset
     return ''.join(ch if ch.isalnum() or ch in '._-' else '-' for ch in Path(cfg.model).name.lower()) or 'model'
 
 # %% ../../nbs/core/runs.ipynb #10-d314c59b
 def run_name(cfg: Config, base: bool = False) -> str:
     "`starter-r32-s0` (and the tag), or `starter-base` for the untouched model; `cfg.run` overrules both."
-    if cfg.run: return cfg.run
+    if cfg.run:
+        return cfg.run
     given = cfg.output_dir or cfg.lora_dir
-    if given and not base: return Path(given).expanduser().resolve().name
-    return f'{group_name(cfg)}-base' if base else f'{group_name(cfg)}-r{cfg.rank}-s{cfg.seed}' + (f'-{cfg.tag}' if cfg.tag else '')
+    if given and not base:
+        return Path(given).expanduser().resolve().name
+    return (
+        f'{group_name(cfg)}-base'
+        if base
+        else f'{group_name(cfg)}-r{cfg.rank}-s{cfg.seed}' + (f'-{cfg.tag}' if cfg.tag else '')
+    )
 
 # %% ../../nbs/core/runs.ipynb #10-27cc4df8
 def data_folder(cfg: Config) -> Path:
     "Folder of `train.jsonl`, `val.jsonl`, `mbpp_test.jsonl` and `manifest.json`."
-    return Path(cfg.data_dir).expanduser() if cfg.data_dir else project_root()/'data'/'processed'
+    return Path(cfg.data_dir).expanduser() if cfg.data_dir else project_root() / 'data' / 'processed'
+
 
 def artifacts_folder(cfg: Config) -> Path:
     "Folder of `checkpoints/`, `merged/` and `metrics/`."
-    return Path(cfg.artifacts_dir).expanduser() if cfg.artifacts_dir else project_root()/'artifacts'
+    return Path(cfg.artifacts_dir).expanduser() if cfg.artifacts_dir else project_root() / 'artifacts'
+
 
 def adapter_dir(cfg: Config) -> Path:
     "Folder of the run's adapter in PEFT format."
     given = cfg.lora_dir or cfg.output_dir
-    return Path(given).expanduser() if given else artifacts_folder(cfg)/'checkpoints'/run_name(cfg)
+    return Path(given).expanduser() if given else artifacts_folder(cfg) / 'checkpoints' / run_name(cfg)
+
 
 def metrics_file(cfg: Config, run: str, suffix: str = '.json') -> Path:
     "`artifacts/metrics/<run>.json`, or its `.generations.jsonl` and `.results.jsonl`; below `metrics/humaneval/` for that benchmark."
-    folder = artifacts_folder(cfg)/'metrics'
-    return (folder if cfg.benchmark == 'mbpp' else folder/cfg.benchmark)/f'{run}{suffix}'
+    folder = artifacts_folder(cfg) / 'metrics'
+    return (folder if cfg.benchmark == 'mbpp' else folder / cfg.benchmark) / f'{run}{suffix}'
 
 # %% ../../nbs/core/runs.ipynb #10-plan
 PREREGISTRATION = {
-    'primary endpoint': 'NLL',                  # of the reference solutions, nats a token: sensitive, and free of sampling
+    'primary endpoint': 'NLL',  # of the reference solutions, nats a token: sensitive, and free of sampling
     'public endpoint': 'pass@1',
-    'margins': {'NLL': 0.01, 'pass@1': 0.05},   # smaller differences do not matter to us
-    'alpha': 0.05,                              # two-sided, over all comparisons on one endpoint
+    'margins': {'NLL': 0.01, 'pass@1': 0.05},  # smaller differences do not matter to us
+    'alpha': 0.05,  # two-sided, over all comparisons on one endpoint
     'correction': 'holm',
-    'power': 0.8,                               # of the detectable difference
-    'seeds': 3,                                 # with fewer, a difference may be the seed's
-    'selection': 'validation NLL',              # of learning rates; never the test tasks
+    'power': 0.8,  # of the detectable difference
+    'seeds': 3,  # with fewer, a difference may be the seed's
+    'selection': 'validation NLL',  # of learning rates; never the test tasks
 }
+
 
 def preregistration_id() -> str:
     "Fingerprint of `PREREGISTRATION`."

@@ -18,52 +18,87 @@ from ..core.errors import UserError
 # %% ../../nbs/experiments/ray_cluster.ipynb #36-1ba529f0
 def require_ray() -> None:
     "Raise `UserError` where Ray is not installed."
-    if not find_spec('ray'): raise UserError('--engine ray needs Ray: pip install -e ".[ray]", or use --engine local')
+    if not find_spec('ray'):
+        raise UserError('--engine ray needs Ray: pip install -e ".[ray]", or use --engine local')
+
 
 def check_reachable(address: str) -> None:
     "Raise `UserError` when nothing listens at an address, host:port or ray://host:port."
     host, _, port = address.removeprefix('ray://').rpartition(':')
-    if not host or not port.isdecimal(): raise UserError(f"--address {address} should be host:port, such as 10.0.0.1:6379, ray://host:10001, or auto for the cluster of this machine")
-    try: socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error: raise UserError(f'no Ray cluster answers at {address} ({error}): start one there with ray start --head, or leave --address out for this machine alone') from None
+    if not host or not port.isdecimal():
+        raise UserError(
+            f"--address {address} should be host:port, such as 10.0.0.1:6379, ray://host:10001, or auto for the cluster of this machine"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise UserError(
+            f'no Ray cluster answers at {address} ({error}): start one there with ray start --head, or leave --address out for this machine alone'
+        ) from None
+
 
 def connect(address: str | None = None) -> bool:
     "Connect to the cluster at `address`, or start one of this machine; returns whether it is ours. Raises `UserError` when it cannot be had."
     require_ray()
-    if address and address != 'auto': check_reachable(address)
+    if address and address != 'auto':
+        check_reachable(address)
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     import ray
-    if ray.is_initialized(): return False
+
+    if ray.is_initialized():
+        return False
     quiet = {'log_to_driver': False, 'logging_level': 'ERROR'}
-    try: ray.init(address=address, **quiet) if address else ray.init(address='local', include_dashboard=False, object_store_memory=80 * 2**20, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error: raise UserError(f"cannot reach the Ray cluster at {address or 'this machine'}: {str(error).strip().splitlines()[0][:200]}") from None
+    try:
+        ray.init(address=address, **quiet) if address else ray.init(
+            address='local', include_dashboard=False, object_store_memory=80 * 2**20, **quiet
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"cannot reach the Ray cluster at {address or 'this machine'}: {str(error).strip().splitlines()[0][:200]}"
+        ) from None
     return True
 
 # %% ../../nbs/experiments/ray_cluster.ipynb #36-400be528
 def share(nodes: list[dict], gpus: int) -> dict:
     "`num_cpus` and `num_gpus` of a run that wants `gpus` cards, on nodes with these resources (CPU, GPU). Raises `UserError` when no node has so many."
     most = max((node.get('GPU', 0) for node in nodes), default=0)
-    if not most: return {'num_cpus': max(1, int(max(node['CPU'] for node in nodes if node.get('CPU')))), 'num_gpus': 0}
-    if gpus > most: raise UserError(f'gpus = {gpus}, and the largest node of the cluster has {most:.0f} CUDA cards')
-    return {'num_cpus': max(1, min(int(node.get('CPU', 1) * gpus / node['GPU']) for node in nodes if node.get('GPU', 0) >= gpus)), 'num_gpus': gpus}
+    if not most:
+        return {'num_cpus': max(1, int(max(node['CPU'] for node in nodes if node.get('CPU')))), 'num_gpus': 0}
+    if gpus > most:
+        raise UserError(f'gpus = {gpus}, and the largest node of the cluster has {most:.0f} CUDA cards')
+    return {
+        'num_cpus': max(
+            1, min(int(node.get('CPU', 1) * gpus / node['GPU']) for node in nodes if node.get('GPU', 0) >= gpus)
+        ),
+        'num_gpus': gpus,
+    }
 
 # %% ../../nbs/experiments/ray_cluster.ipynb #36-59b1727b
 RETRIES, GRACE = 3, 5
 
+
 def carried(function, args: tuple) -> tuple:
     "(what `function` returns, None) or (None, the error it raises)."
-    try: return function(*args), None
-    except Exception as error: return None, error
+    try:
+        return function(*args), None
+    except Exception as error:
+        return None, error
+
 
 class RayExecutor(Executor):
     "Each call is a Ray task on whichever node has room, in a process of its own; one whose worker or node dies is made again. `gpus_of(*args)`: cards that a call needs, None for one that needs neither card nor all cores."
+
     def __init__(self, address: str | None, gpus_of, most: int = 1):
         "`most`: cards of the largest call. Raises `UserError` for a cluster that cannot be reached or has no node for it."
         self.ours, self.gpus_of, self.open = connect(address), gpus_of, []
         import ray
+
         self.nodes = [node['Resources'] for node in ray.nodes() if node['Alive'] and node['Resources'].get('CPU')]
         try:
-            if not self.nodes: raise UserError(f'the Ray cluster at {address} has no node with a core to give: start one with ray start --address {address}')
+            if not self.nodes:
+                raise UserError(
+                    f'the Ray cluster at {address} has no node with a core to give: start one with ray start --address {address}'
+                )
             share(self.nodes, most)
         except UserError:
             self.shutdown()
@@ -77,31 +112,47 @@ class RayExecutor(Executor):
         room = {'num_cpus': 1, 'num_gpus': 0} if gpus is None else share(self.nodes, gpus)
         ref = self.task.options(max_retries=RETRIES, **room).remote(function, args)
         self.open.append(ref)
+
         def done(made):
-            try: value, error = made.result()
-            except Exception as lost: value, error = None, lost
-            if error: future.set_exception(error)
-            else: future.set_result(value)
+            try:
+                value, error = made.result()
+            except Exception as lost:
+                value, error = None, lost
+            if error:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
         ref.future().add_done_callback(done)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         "Call off what still runs, first with an interrupt, after `GRACE` seconds by force, and leave the cluster; one that was started here ends."
         import ray
-        if not ray.is_initialized(): return
+
+        if not ray.is_initialized():
+            return
         _, running = ray.wait(self.open, num_returns=len(self.open), timeout=0) if self.open else ([], [])
-        for ref in running: ray.cancel(ref)
-        if running: _, running = ray.wait(running, num_returns=len(running), timeout=GRACE)
-        for ref in running: ray.cancel(ref, force=True)
+        for ref in running:
+            ray.cancel(ref)
+        if running:
+            _, running = ray.wait(running, num_returns=len(running), timeout=GRACE)
+        for ref in running:
+            ray.cancel(ref, force=True)
         self.open = []
-        if self.ours: ray.shutdown()
+        if self.ours:
+            ray.shutdown()
 
 # %% ../../nbs/experiments/ray_cluster.ipynb #36-1219ca97
 def file_system(url: str) -> tuple:
     "(fsspec's file system of `url`, the path in it). Raises `UserError` for an address that fsspec cannot open."
     import fsspec
-    try: return fsspec.core.url_to_fs(url)
-    except (OSError, ValueError, ImportError) as error: raise UserError(f'--results-url {url}: {str(error)[:200]}') from None
+
+    try:
+        return fsspec.core.url_to_fs(url)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f'--results-url {url}: {str(error)[:200]}') from None
+
 
 def publish(folders: list[Path], url: str) -> int:
     "Copy the files below `folders` to `url`, each folder under its own name; returns the number of files. Raises `UserError` when that fails."
@@ -112,5 +163,6 @@ def publish(folders: list[Path], url: str) -> int:
             target = f"{root.rstrip('/')}/{folder.name}/{path.relative_to(folder).as_posix()}"
             system.makedirs(target.rpartition('/')[0], exist_ok=True)
             system.put_file(str(path), target)
-    except (OSError, ValueError, ImportError) as error: raise UserError(f'cannot copy the results to {url}: {str(error)[:200]}; they are all here still') from None
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f'cannot copy the results to {url}: {str(error)[:200]}; they are all here still') from None
     return len(files)

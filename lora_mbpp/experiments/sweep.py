@@ -47,24 +47,34 @@ from ..reporting.tables import load_repeated_baseline, load_runs, preregistratio
 @dataclass(frozen=True)
 class Step:
     "One report to make: stage notebook, parameters, report name, and the files that must exist for it to count as done."
+
     name: str
     notebook: str
     parameters: dict
     products: tuple[str, ...] = ()
 
+
 PATH_PARAMETERS = ('mbpp_file', 'codealpaca_file', 'data_dir', 'artifacts_dir', 'train_file', 'val_file')
 NOT_FOR_SWEEPS = ('run', 'rank', 'seed', 'output_dir', 'lora_dir', 'out_file', 'merge', 'tag')
 
+
 def absolute(name: str, value):
     "A parameter's value: of one that names a file or folder, the absolute path."
-    return str(Path(value).expanduser().resolve()) if name in PATH_PARAMETERS or name == 'model' and Path(value).expanduser().is_dir() else value
+    return (
+        str(Path(value).expanduser().resolve())
+        if name in PATH_PARAMETERS or name == 'model' and Path(value).expanduser().is_dir()
+        else value
+    )
+
 
 def parameters_for(stage: str, cfg: Config, given: dict) -> dict:
     "The explicitly given values that this stage takes; paths absolute, since notebooks run in their own folder."
     mine = {k: v for k, v in given.items() if k in stage_parameters(stage) and v is not None}
-    if stage == 'analysis' and group_name(cfg) != cfg.preset: mine['group'] = group_name(cfg)
+    if stage == 'analysis' and group_name(cfg) != cfg.preset:
+        mine['group'] = group_name(cfg)
     places = {'data_dir': str(data_folder(cfg).resolve())} if stage in ('data', 'baseline', 'train', 'eval') else {}
-    if stage != 'data': places['artifacts_dir'] = str(artifacts_folder(cfg).resolve())
+    if stage != 'data':
+        places['artifacts_dir'] = str(artifacts_folder(cfg).resolve())
     return {'preset': cfg.preset, **{k: absolute(k, v) for k, v in mine.items()}, **places}
 
 # %% ../../nbs/experiments/sweep.ipynb #14-d9dc4108
@@ -72,32 +82,63 @@ def train_step(cfg: Config, given: dict, rank: int, seed: int, lr: float | None 
     "The training of one adapter; a learning rate of its own becomes part of its name."
     mine = {'rank': rank, 'seed': seed, **({'lr': lr, 'tag': f'lr{lr:g}'} if lr else {})}
     this = replace(cfg, **mine)
-    products = (str(metrics_file(this, run_name(this))), str(adapter_dir(this)/'adapter_model.safetensors'))
-    return Step(f'02_train_r{rank}_s{seed}' + (f'_lr{lr:g}' if lr else ''), '02_train.ipynb', {**parameters_for('train', cfg, given), **mine}, products)
+    products = (str(metrics_file(this, run_name(this))), str(adapter_dir(this) / 'adapter_model.safetensors'))
+    return Step(
+        f'02_train_r{rank}_s{seed}' + (f'_lr{lr:g}' if lr else ''),
+        '02_train.ipynb',
+        {**parameters_for('train', cfg, given), **mine},
+        products,
+    )
+
 
 def eval_step(cfg: Config, given: dict, trained: Step) -> Step:
     "The evaluation of what a training step makes."
     mine = {k: trained.parameters[k] for k in ('rank', 'seed', 'tag') if k in trained.parameters}
     this = replace(cfg, **mine)
     results = str(metrics_file(this, run_name(this), '.results.jsonl'))
-    return Step(trained.name.replace('02_train', '03_eval'), '03_eval.ipynb', {**parameters_for('eval', cfg, given), **mine}, (*trained.products, results))
+    return Step(
+        trained.name.replace('02_train', '03_eval'),
+        '03_eval.ipynb',
+        {**parameters_for('eval', cfg, given), **mine},
+        (*trained.products, results),
+    )
+
 
 def first_steps(cfg: Config, given: dict) -> list[Step]:
     "Data and baseline."
     again = (str(metrics_file(cfg, run_name(cfg, base=True) + '-again')),) if cfg.again else ()
-    return [Step('00_data', '00_data.ipynb', parameters_for('data', cfg, given), (str(data_folder(cfg)/'manifest.json'),)),
-            Step('01_baseline', '01_baseline.ipynb', parameters_for('baseline', cfg, given), (str(metrics_file(cfg, run_name(cfg, base=True))), *again))]
+    return [
+        Step(
+            '00_data', '00_data.ipynb', parameters_for('data', cfg, given), (str(data_folder(cfg) / 'manifest.json'),)
+        ),
+        Step(
+            '01_baseline',
+            '01_baseline.ipynb',
+            parameters_for('baseline', cfg, given),
+            (str(metrics_file(cfg, run_name(cfg, base=True))), *again),
+        ),
+    ]
 
-def study_steps(cfg: Config, ranks: list[int], seeds: list[int], given: dict, rates: dict[int, float] | None = None) -> list[Step]:
+
+def study_steps(
+    cfg: Config, ranks: list[int], seeds: list[int], given: dict, rates: dict[int, float] | None = None
+) -> list[Step]:
     "Steps of a sweep: data, training of every rank and seed, baseline, evaluation of every rank and seed, analysis. `rates`: learning rate of each rank, where a search chose it."
     trained = [train_step(cfg, given, rank, seed, (rates or {}).get(rank)) for rank in ranks for seed in seeds]
     data, baseline = first_steps(cfg, given)
-    return [data, *trained, baseline, *[eval_step(cfg, given, one) for one in trained], Step('04_analysis', '04_analysis.ipynb', parameters_for('analysis', cfg, given))]
+    return [
+        data,
+        *trained,
+        baseline,
+        *[eval_step(cfg, given, one) for one in trained],
+        Step('04_analysis', '04_analysis.ipynb', parameters_for('analysis', cfg, given)),
+    ]
 
 # %% ../../nbs/experiments/sweep.ipynb #14-lr
 def search(cfg: Config, ranks: list[int], lrs: list[float], seed: int, given: dict) -> list[Step]:
     "Data, and one training for every rank and learning rate."
     return [first_steps(cfg, given)[0], *[train_step(cfg, given, rank, seed, lr) for rank in ranks for lr in lrs]]
+
 
 def validation_nll(step: Step) -> float | None:
     "Validation NLL at the end of a training step, None when it is not there or not a number."
@@ -105,59 +146,89 @@ def validation_nll(step: Step) -> float | None:
     curve = read_json(path).get('train_info', {}).get('val_nll') if path.exists() else None
     return curve[-1]['nll'] if curve and math.isfinite(curve[-1]['nll']) else None
 
+
 def best_rates(steps: list[Step]) -> dict[int, float]:
     "Learning rate of the lowest validation NLL for each rank; ranks without any finished training are left out."
     found = {}
     for step in steps:
-        if step.notebook == '02_train.ipynb' and (nll := validation_nll(step)) is not None: found.setdefault(step.parameters['rank'], []).append((nll, step.parameters['lr']))
+        if step.notebook == '02_train.ipynb' and (nll := validation_nll(step)) is not None:
+            found.setdefault(step.parameters['rank'], []).append((nll, step.parameters['lr']))
     return {rank: min(pairs)[1] for rank, pairs in found.items()}
 
 # %% ../../nbs/experiments/sweep.ipynb #14-97dfaeda
 def check_list(name: str, values: list[int], least: int) -> None:
     "Raise `UserError` unless `values` are distinct whole numbers of at least `least`."
     if not values or min(values) < least or len(set(values)) != len(values):
-        raise UserError(f'--{name} {",".join(map(str, values))} should be different whole numbers of at least {least}, such as {least},{least + 7}')
+        raise UserError(
+            f'--{name} {",".join(map(str, values))} should be different whole numbers of at least {least}, such as {least},{least + 7}'
+        )
+
 
 def check_given(given: dict) -> None:
     "Raise `UserError` for parameters that a sweep sets itself."
-    if given.get('benchmark') not in (None, 'mbpp'): raise UserError('a sweep scores on the test tasks of its data: score its adapters on another benchmark afterwards, with lora-mbpp eval --benchmark')
+    if given.get('benchmark') not in (None, 'mbpp'):
+        raise UserError(
+            'a sweep scores on the test tasks of its data: score its adapters on another benchmark afterwards, with lora-mbpp eval --benchmark'
+        )
     for name in NOT_FOR_SWEEPS:
-        if given.get(name) is not None: raise UserError(f'a sweep sets {name} itself for every run: use --ranks and --seeds, or the command of the single stage')
+        if given.get(name) is not None:
+            raise UserError(
+                f'a sweep sets {name} itself for every run: use --ranks and --seeds, or the command of the single stage'
+            )
+
 
 def check_rates(lrs: list[float]) -> None:
     "Raise `UserError` unless the learning rates are at least two different positive numbers."
-    if len(lrs) < 2 or len(set(lrs)) != len(lrs) or not all(0 < lr < 1 for lr in lrs): raise UserError(f"--lrs {','.join(f'{lr:g}' for lr in lrs)} should be two or more different numbers between 0 and 1, such as 3e-4,1e-3")
+    if len(lrs) < 2 or len(set(lrs)) != len(lrs) or not all(0 < lr < 1 for lr in lrs):
+        raise UserError(
+            f"--lrs {','.join(f'{lr:g}' for lr in lrs)} should be two or more different numbers between 0 and 1, such as 3e-4,1e-3"
+        )
 
 # %% ../../nbs/experiments/sweep.ipynb #14-e28e70f6
 def check_parameters(step: Step, nbs: Path) -> None:
     "Raise `UserError` for a parameter that the step's notebook does not declare in its parameters cell."
-    known = papermill.inspect_notebook(str(nbs/step.notebook))
+    known = papermill.inspect_notebook(str(nbs / step.notebook))
     for name in step.parameters.keys() - known.keys():
         raise UserError(f"{step.notebook} has no parameter '{name}'{suggest(name, known)}")
+
 
 def notebooks_folder() -> Path:
     "The folder of the stage notebooks: `nbs/` of the project. Raises `UserError` when it is not there."
     for root in (project_root(), Path(__file__).resolve().parents[2] if '__file__' in globals() else project_root()):
-        if (root/'nbs'/'00_data.ipynb').exists(): return root/'nbs'
+        if (root / 'nbs' / '00_data.ipynb').exists():
+            return root / 'nbs'
     raise UserError('cannot find the stage notebooks: run inside the project folder, installed with pip install -e .')
 
 # %% ../../nbs/experiments/sweep.ipynb #14-b8a21a65
 def data_state(step: Step) -> list:
     "What the step's data are: hashes of files given, and of the prepared files; for the analysis, of what ladder and curve have left."
     if step.notebook.startswith('04'):
-        return [sha256_file(path) for kind in ('ladder', 'curve') for path in sorted((Path(step.parameters['artifacts_dir'])/'metrics'/kind).glob('*.jsonl'))]
-    given = [sha256_file(step.parameters[k]) for k in ('mbpp_file', 'codealpaca_file') if step.parameters.get(k) and Path(step.parameters[k]).exists()]
-    manifest = Path(step.parameters.get('data_dir', ''))/'manifest.json'
+        return [
+            sha256_file(path)
+            for kind in ('ladder', 'curve')
+            for path in sorted((Path(step.parameters['artifacts_dir']) / 'metrics' / kind).glob('*.jsonl'))
+        ]
+    given = [
+        sha256_file(step.parameters[k])
+        for k in ('mbpp_file', 'codealpaca_file')
+        if step.parameters.get(k) and Path(step.parameters[k]).exists()
+    ]
+    manifest = Path(step.parameters.get('data_dir', '')) / 'manifest.json'
     return [given, read_json(manifest)['files'] if 'data_dir' in step.parameters and manifest.exists() else None]
+
 
 def step_key(step: Step, nbs: Path) -> str:
     "Fingerprint of a step: its parameters, the notebook's bytes, and the data it reads or has made."
-    return fingerprint([step.parameters, sha256_file(nbs/step.notebook), data_state(step)])
+    return fingerprint([step.parameters, sha256_file(nbs / step.notebook), data_state(step)])
+
 
 def said_by(step: Step, reports: Path) -> dict:
     "What a report says of its making: `key` (None unless finished) and `seconds`; nothing when it is missing, torn or foreign."
-    try: return nbformat.read(reports/f'{step.name}.ipynb', as_version=4).metadata.get('lora_mbpp', {})
-    except Exception: return {}
+    try:
+        return nbformat.read(reports / f'{step.name}.ipynb', as_version=4).metadata.get('lora_mbpp', {})
+    except Exception:
+        return {}
+
 
 def is_done(step: Step, nbs: Path, reports: Path) -> bool:
     "True when the report of exactly this step is finished and its products exist."
@@ -166,122 +237,188 @@ def is_done(step: Step, nbs: Path, reports: Path) -> bool:
 # %% ../../nbs/experiments/sweep.ipynb #14-b1d02d07
 def last_state(text: str) -> str:
     "Text as a terminal would show it: of what carriage returns overwrote, only the last."
-    return '\n'.join(next((part for part in reversed(line.split('\r')) if part.strip()), '') for line in text.split('\n'))
+    return '\n'.join(
+        next((part for part in reversed(line.split('\r')) if part.strip()), '') for line in text.split('\n')
+    )
+
 
 def tidy_streams(nb) -> None:
     "Join the stream outputs of each cell and keep the last state of progress bars."
     for cell in nb.cells:
         joined = []
         for output in cell.get('outputs', []):
-            same = joined and output.output_type == 'stream' and joined[-1].output_type == 'stream' and joined[-1].name == output.name
-            if same: joined[-1].text += output.text
-            else: joined.append(output)
+            same = (
+                joined
+                and output.output_type == 'stream'
+                and joined[-1].output_type == 'stream'
+                and joined[-1].name == output.name
+            )
+            if same:
+                joined[-1].text += output.text
+            else:
+                joined.append(output)
         for output in joined:
-            if output.output_type == 'stream': output.text = last_state(output.text)
-        if cell.cell_type == 'code': cell.outputs = joined
+            if output.output_type == 'stream':
+                output.text = last_state(output.text)
+        if cell.cell_type == 'code':
+            cell.outputs = joined
 
 # %% ../../nbs/experiments/sweep.ipynb #14-6a9b1ad0
 def run_step(step: Step, nbs: Path, reports: Path, aloud: bool = True) -> None:
     "Execute one notebook into its report; what it prints appears here as it happens, if `aloud`. The partial report stays when it fails."
-    report = reports/f'{step.name}.ipynb'
+    report = reports / f'{step.name}.ipynb'
     started, finished = time.perf_counter(), False
     try:
-        papermill.execute_notebook(str(nbs/step.notebook), str(report), parameters=step.parameters, cwd=str(nbs), progress_bar=False,
-                                   stdout_file=sys.stdout if aloud else None, kernel_name='python3')
-        finished = True   # a dead kernel leaves no exception in the report
+        papermill.execute_notebook(
+            str(nbs / step.notebook),
+            str(report),
+            parameters=step.parameters,
+            cwd=str(nbs),
+            progress_bar=False,
+            stdout_file=sys.stdout if aloud else None,
+            kernel_name='python3',
+        )
+        finished = True  # a dead kernel leaves no exception in the report
     finally:
         if report.exists():
             nb = nbformat.read(report, as_version=4)
             tidy_streams(nb)
-            nb.metadata['lora_mbpp'] = {'key': step_key(step, nbs) if finished else None, 'seconds': round(time.perf_counter() - started, 1)}
+            nb.metadata['lora_mbpp'] = {
+                'key': step_key(step, nbs) if finished else None,
+                'seconds': round(time.perf_counter() - started, 1),
+            }
             write_text(report, nbformat.writes(nb))
-            try: write_text(report.with_suffix('.html'), as_html(nb, step.name))
-            except Exception as error:   # whatever ails the exporter (a missing template, say), the step's own outcome stands
+            try:
+                write_text(report.with_suffix('.html'), as_html(nb, step.name))
+            except (
+                Exception
+            ) as error:  # whatever ails the exporter (a missing template, say), the step's own outcome stands
                 print(f'{shown(report)} is there, its HTML page is not: {first_line(error)}', flush=True)
 
 # %% ../../nbs/experiments/sweep.ipynb #14-bfd82d2b
 def as_html(nb, title: str) -> str:
     "The executed notebook as one HTML page."
-    from nbconvert import HTMLExporter   # a second of import that planning does not need
+    from nbconvert import HTMLExporter  # a second of import that planning does not need
+
     return HTMLExporter(template_name='lab').from_notebook_node(nb, resources={'metadata': {'name': title}})[0]
 
 # %% ../../nbs/experiments/sweep.ipynb #14-f785d13d
 def needed_by(step: Step) -> set[str]:
     "Names of the steps without which this one is pointless."
-    if step.name.startswith('03'): return {'00_data', '01_baseline', step.name.replace('03_eval', '02_train')}
+    if step.name.startswith('03'):
+        return {'00_data', '01_baseline', step.name.replace('03_eval', '02_train')}
     return {'01': {'00_data'}, '02': {'00_data'}, '04': {'01_baseline', '00_data'}}.get(step.name[:2], set())
+
 
 def needs(step: Step, failed: set[str]) -> str | None:
     "Name of the failed step that makes this one pointless, or None."
     return min(needed_by(step) & failed, default=None)
 
+
 def first_line(error: BaseException) -> str:
     "The sentence of an error from a notebook: papermill's ename and evalue, or the first line."
     value = getattr(error, 'evalue', None)
-    return f'{error.ename}: {value}'.splitlines()[0][:300] if value is not None else (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return (
+        f'{error.ename}: {value}'.splitlines()[0][:300]
+        if value is not None
+        else (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    )
 
 # %% ../../nbs/experiments/sweep.ipynb #14-7bdb9923
 class InlineExecutor(Executor):
     "An executor that does the work at once, in this process."
+
     def submit(self, function, /, *args):
         "The finished future of a call; what is no ordinary error is raised."
         future = Future()
-        try: future.set_result(function(*args))
-        except Exception as error: future.set_exception(error)
+        try:
+            future.set_result(function(*args))
+        except Exception as error:
+            future.set_exception(error)
         return future
+
 
 def assign_gpus(turns, cards: int, each: int) -> None:
     "In a new process: see only the `each` cards whose turn it is."
-    with turns.get_lock(): turn, turns.value = turns.value, turns.value + 1
+    with turns.get_lock():
+        turn, turns.value = turns.value, turns.value + 1
     seen = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(cards)))).split(',')
     first = each * (turn % max(1, cards // each))
-    if cards > each: os.environ['CUDA_VISIBLE_DEVICES'] = ','.join(seen[first:first + each])
+    if cards > each:
+        os.environ['CUDA_VISIBLE_DEVICES'] = ','.join(seen[first : first + each])
+
 
 def pool(jobs: int, each: int = 1) -> Executor:
     "`jobs` other processes, the cards dealt out among them, `each` to one."
     spawn = multiprocessing.get_context('spawn')
     return ProcessPoolExecutor(jobs, spawn, assign_gpus, (spawn.Value('i', 0), device_count(), each))
 
+
 def gpus_wanted(what, *rest) -> int | None:
     "Cards that a call of `run_step` or `generate_for_runs` with these arguments takes, None for a step that computes nothing on one."
-    if not isinstance(what, Step): return 1
+    if not isinstance(what, Step):
+        return 1
     return None if what.name.startswith(('00', '04')) else what.parameters.get('gpus') or 1
+
 
 def startable(waiting: list[Step], running: list[Step]) -> Step | None:
     "The first step that need not wait for another; the analysis waits for all."
     pending = {step.name for step in (*waiting, *running)}
-    return next((step for step in waiting if not (needed_by(step) | ({*pending} - {step.name} if step.name.startswith('04') else set())) & pending), None)
+    return next(
+        (
+            step
+            for step in waiting
+            if not (needed_by(step) | ({*pending} - {step.name} if step.name.startswith('04') else set())) & pending
+        ),
+        None,
+    )
 
 # %% ../../nbs/experiments/sweep.ipynb #14-jobs
 def finish_step(step: Step, future: Future, seconds: float, head: str, reports: Path, failed: dict[str, str]) -> None:
     "Say how a report ended; a failure is added to `failed`."
-    error = future.exception()   # the notebook's own error, a dead kernel, a full disk: the other ranks go on
-    if error is None: return print(f'{head}: finished in {seconds:.0f} s', flush=True)
-    if isinstance(error, KeyboardInterrupt): raise error
+    error = future.exception()  # the notebook's own error, a dead kernel, a full disk: the other ranks go on
+    if error is None:
+        return print(f'{head}: finished in {seconds:.0f} s', flush=True)
+    if isinstance(error, KeyboardInterrupt):
+        raise error
     failed[step.name] = first_line(error)
-    print(f'{head}: FAILED after {seconds:.0f} s: {failed[step.name]}\n  partial report: {shown(reports/step.name)}.ipynb', flush=True)
+    print(
+        f'{head}: FAILED after {seconds:.0f} s: {failed[step.name]}\n  partial report: {shown(reports / step.name)}.ipynb',
+        flush=True,
+    )
+
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     "True for a notebook that the memory of a card was not enough for, while it ran or when it was planned."
-    return error is not None and any(words in first_line(error).lower() for words in ('out of memory', 'gib at least', "does not fit the card's memory"))
+    return error is not None and any(
+        words in first_line(error).lower()
+        for words in ('out of memory', 'gib at least', "does not fit the card's memory")
+    )
+
 
 @dataclass
 class ReportScheduler:
     "Who makes the reports: an executor, how many reports it is given at a time, on how many cards or nodes they are made, what is said of one that is given, and whether some share a card."
+
     workers: Executor
     room: int = 1
     places: int = 1
     given: str = 'running'
     crowded: bool = False
 
-    def carry_out(self, steps: list[Step], nbs: Path, reports: Path, failed: dict[str, str], among: list[Step] | None = None) -> None:
+    def carry_out(
+        self, steps: list[Step], nbs: Path, reports: Path, failed: dict[str, str], among: list[Step] | None = None
+    ) -> None:
         "Make every missing report; failures are added to `failed` and the others go on. `among`: the whole sweep's steps, when these are a part of them."
-        heads = {step.name: f'[{number}/{len(among or steps)}] {step.name}' for number, step in enumerate(among or steps, 1)}
+        heads = {
+            step.name: f'[{number}/{len(among or steps)}] {step.name}' for number, step in enumerate(among or steps, 1)
+        }
         waiting, running, ran, aloud, room = steps[:], {}, False, isinstance(self.workers, InlineExecutor), self.room
         while waiting or running:
             while len(running) < room and (step := startable(waiting, [step for step, *_ in running.values()])):
                 waiting.remove(step)
-                if is_done(step, nbs, reports) and not (step.name == '04_analysis' and ran): print(f'{heads[step.name]}: done already', flush=True)
+                if is_done(step, nbs, reports) and not (step.name == '04_analysis' and ran):
+                    print(f'{heads[step.name]}: done already', flush=True)
                 elif cause := needs(step, set(failed)):
                     failed[step.name] = f'needs {cause}'
                     print(f'{heads[step.name]}: left out, {cause} failed', flush=True)
@@ -289,94 +426,202 @@ class ReportScheduler:
                     print(f'{heads[step.name]}: {self.given}', flush=True)
                     started, ran = time.perf_counter(), True
                     future = self.workers.submit(run_step, step, nbs, reports, aloud)
-                    running = {other: (*entry, True) for other, (*entry, _) in running.items()} | {future: (step, started, bool(running))}      # the last: whether it had company
+                    running = {other: (*entry, True) for other, (*entry, _) in running.items()} | {
+                        future: (step, started, bool(running))
+                    }  # the last: whether it had company
             for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
                 step, started, company = running.pop(future)
                 if self.crowded and company and is_out_of_memory(future.exception()):
                     room = max(1, min(room - 1, len(running)))
                     waiting.insert(0, step)
-                    print(f'{heads[step.name]}: out of memory beside others; again, and no more than {room} at a time from here on', flush=True)
+                    print(
+                        f'{heads[step.name]}: out of memory beside others; again, and no more than {room} at a time from here on',
+                        flush=True,
+                    )
                     continue
-                finish_step(step, future, time.perf_counter() - started if self.given == 'running' else said_by(step, reports).get('seconds', 0), heads[step.name], reports, failed)
+                finish_step(
+                    step,
+                    future,
+                    time.perf_counter() - started
+                    if self.given == 'running'
+                    else said_by(step, reports).get('seconds', 0),
+                    heads[step.name],
+                    reports,
+                    failed,
+                )
+
 
 def generation_runs(cfg: Config, steps: list[Step]) -> dict[str, Path | None]:
     "Name and adapter (None for the untouched model) of the runs that the steps evaluate."
-    ours = [replace(cfg, **{k: step.parameters[k] for k in ('rank', 'seed', 'tag') if k in step.parameters}) for step in steps]
-    return {run_name(one, base=step.name.startswith('01')): None if step.name.startswith('01') else adapter_dir(one) for one, step in zip(ours, steps)}
+    ours = [
+        replace(cfg, **{k: step.parameters[k] for k in ('rank', 'seed', 'tag') if k in step.parameters})
+        for step in steps
+    ]
+    return {
+        run_name(one, base=step.name.startswith('01')): None if step.name.startswith('01') else adapter_dir(one)
+        for one, step in zip(ours, steps)
+    }
+
 
 def answer_together(cfg: Config, steps: list[Step], scheduler: ReportScheduler) -> None:
     "Let all runs that are still to be evaluated answer in one pass on each card, outside of this process. When that fails, each evaluation makes its answers itself."
-    if len(steps) < 2: return
-    parts = [steps[i::scheduler.places] for i in range(min(scheduler.places, len(steps)))]
-    print(f'answers of {len(steps)} runs in one pass' + (f', dealt out to {len(parts)} cards or nodes' if len(parts) > 1 else ''), flush=True)
-    here = isinstance(scheduler.workers, (InlineExecutor, ProcessPoolExecutor))      # then in new processes, which leave no memory taken behind
+    if len(steps) < 2:
+        return
+    parts = [steps[i :: scheduler.places] for i in range(min(scheduler.places, len(steps)))]
+    print(
+        f'answers of {len(steps)} runs in one pass'
+        + (f', dealt out to {len(parts)} cards or nodes' if len(parts) > 1 else ''),
+        flush=True,
+    )
+    here = isinstance(
+        scheduler.workers, (InlineExecutor, ProcessPoolExecutor)
+    )  # then in new processes, which leave no memory taken behind
     with pool(len(parts)) if here else nullcontext(scheduler.workers) as workers:
         futures = [workers.submit(generate_for_runs, cfg, generation_runs(cfg, part)) for part in parts]
-        for error in filter(None, (future.exception() for future in futures)): print(f'a pass did not end well ({first_line(error)}): each evaluation makes what is missing itself', flush=True)
+        for error in filter(None, (future.exception() for future in futures)):
+            print(
+                f'a pass did not end well ({first_line(error)}): each evaluation makes what is missing itself',
+                flush=True,
+            )
 
-def chosen_rates(cfg: Config, ranks: list[int], lrs: list[float], seed: int, given: dict, nbs: Path, reports: Path, failed: dict[str, str], scheduler: ReportScheduler) -> dict[int, float]:
+
+def chosen_rates(
+    cfg: Config,
+    ranks: list[int],
+    lrs: list[float],
+    seed: int,
+    given: dict,
+    nbs: Path,
+    reports: Path,
+    failed: dict[str, str],
+    scheduler: ReportScheduler,
+) -> dict[int, float]:
     "Carry out the search and say what it chose."
     steps = search(cfg, ranks, lrs, seed, given)
     print(f'searching learning rates: {len(ranks)} ranks x {len(lrs)}', flush=True)
     scheduler.carry_out(steps, nbs, reports, failed)
     rates = best_rates(steps)
-    for rank, lr in rates.items(): print(f'r={rank}: learning rate {lr:g}' + (', at the end of the grid: the best may lie beyond' if lr in (min(lrs), max(lrs)) else ''), flush=True)
+    for rank, lr in rates.items():
+        print(
+            f'r={rank}: learning rate {lr:g}'
+            + (', at the end of the grid: the best may lie beyond' if lr in (min(lrs), max(lrs)) else ''),
+            flush=True,
+        )
     return rates
+
 
 def scheduler_for(engine: str, jobs: int | None, gpus: int, address: str | None = None) -> ReportScheduler:
     "This machine (`local`), with as many reports at a time as there are cards unless `jobs` says otherwise, or a Ray cluster (`ray`). Raises `UserError` for what cannot be had."
-    if jobs is not None and jobs < 1: raise UserError(f'--jobs {jobs} should be 1 or more')
+    if jobs is not None and jobs < 1:
+        raise UserError(f'--jobs {jobs} should be 1 or more')
     if engine == 'ray':
         from lora_mbpp.experiments.ray_cluster import RayExecutor
+
         workers = RayExecutor(address, gpus_wanted, gpus)
-        return ReportScheduler(workers, jobs or 10**6, workers.places, 'handed to the cluster')      # what has no room yet waits there
-    if engine != 'local': raise UserError(f"--engine {engine} should be local or ray")
-    if address: raise UserError('--address is the address of a Ray cluster: add --engine ray')
+        return ReportScheduler(
+            workers, jobs or 10**6, workers.places, 'handed to the cluster'
+        )  # what has no room yet waits there
+    if engine != 'local':
+        raise UserError(f"--engine {engine} should be local or ray")
+    if address:
+        raise UserError('--address is the address of a Ray cluster: add --engine ray')
     check_gpus(gpus)
     cards = device_count()
     jobs = jobs or max(1, cards // gpus)
-    return ReportScheduler(InlineExecutor() if jobs == 1 else pool(jobs, gpus), jobs, max(1, min(jobs, cards)), crowded=jobs > max(1, cards // gpus))
+    return ReportScheduler(
+        InlineExecutor() if jobs == 1 else pool(jobs, gpus),
+        jobs,
+        max(1, min(jobs, cards)),
+        crowded=jobs > max(1, cards // gpus),
+    )
+
 
 def check_writable(folder: Path) -> None:
     "Make the folder. Raises `UserError` when no file can be written there."
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix='.writable') as file: file.write(bytes(2**20)), file.flush()
-    except OSError as error: raise UserError(f'cannot write to {shown(folder)} ({error.strerror}): make room there, or name another folder with --artifacts-dir or --reports-dir') from None
+        with tempfile.NamedTemporaryFile(dir=folder, prefix='.writable') as file:
+            file.write(bytes(2**20)), file.flush()
+    except OSError as error:
+        raise UserError(
+            f'cannot write to {shown(folder)} ({error.strerror}): make room there, or name another folder with --artifacts-dir or --reports-dir'
+        ) from None
+
 
 def in_place(cfg: Config) -> Config:
     "The configuration with its folders and files as absolute paths: a worker may run elsewhere."
-    named = {name: absolute(name, value) for name in ('model', 'mbpp_file', 'codealpaca_file') if (value := getattr(cfg, name))}
-    return replace(cfg, data_dir=str(data_folder(cfg).resolve()), artifacts_dir=str(artifacts_folder(cfg).resolve()), **named)
+    named = {
+        name: absolute(name, value)
+        for name in ('model', 'mbpp_file', 'codealpaca_file')
+        if (value := getattr(cfg, name))
+    }
+    return replace(
+        cfg, data_dir=str(data_folder(cfg).resolve()), artifacts_dir=str(artifacts_folder(cfg).resolve()), **named
+    )
 
-def sweep(cfg: Config, ranks: list[int], seeds: list[int], reports: Path | str | None = None, given: dict | None = None, lrs: list[float] | None = None, jobs: int | None = None,
-          engine: str = 'local', address: str | None = None, results_url: str | None = None) -> int:
+
+def sweep(
+    cfg: Config,
+    ranks: list[int],
+    seeds: list[int],
+    reports: Path | str | None = None,
+    given: dict | None = None,
+    lrs: list[float] | None = None,
+    jobs: int | None = None,
+    engine: str = 'local',
+    address: str | None = None,
+    results_url: str | None = None,
+) -> int:
     "Make every missing report, `jobs` at a time (default: one for each card), here or on a Ray cluster, then index.html; copy metrics and reports to `results_url` if given. Returns the number of failed steps. Raises `UserError` before running anything it cannot."
-    given, nbs, reports, cfg = given or {}, notebooks_folder().resolve(), Path(reports or project_root()/'reports').resolve(), in_place(cfg)
-    check_list('ranks', ranks, 1); check_list('seeds', seeds, 0); check_given(given)
-    if lrs: check_rates(lrs)
-    if in_test(): raise UserError('IN_TEST is set in this shell: the notebooks would run on a random model; unset it first')
-    for step in study_steps(cfg, ranks, seeds, given, dict.fromkeys(ranks, lrs[0]) if lrs else None): check_parameters(step, nbs)
-    for folder in (reports, artifacts_folder(cfg)): check_writable(folder)
+    given, nbs, reports, cfg = (
+        given or {},
+        notebooks_folder().resolve(),
+        Path(reports or project_root() / 'reports').resolve(),
+        in_place(cfg),
+    )
+    check_list('ranks', ranks, 1)
+    check_list('seeds', seeds, 0)
+    check_given(given)
+    if lrs:
+        check_rates(lrs)
+    if in_test():
+        raise UserError('IN_TEST is set in this shell: the notebooks would run on a random model; unset it first')
+    for step in study_steps(cfg, ranks, seeds, given, dict.fromkeys(ranks, lrs[0]) if lrs else None):
+        check_parameters(step, nbs)
+    for folder in (reports, artifacts_folder(cfg)):
+        check_writable(folder)
     if results_url:
         from lora_mbpp.experiments.ray_cluster import file_system, publish
-        file_system(results_url)      # a wrong one is heard of now, not after the last run
+
+        file_system(results_url)  # a wrong one is heard of now, not after the last run
     scheduler, failed = scheduler_for(engine, jobs, cfg.gpus or 1, address), {}
     with scheduler.workers:
         rates = chosen_rates(cfg, ranks, lrs, seeds[0], given, nbs, reports, failed, scheduler) if lrs else None
         steps = study_steps(cfg, [rank for rank in ranks if not lrs or rank in rates], seeds, given, rates)
         first = [step for step in steps if step.name.startswith(('00', '02'))]
         scheduler.carry_out(first, nbs, reports, failed, steps)
-        answer_together(cfg, [step for step in steps if step.name.startswith(('01', '03')) and not needs(step, set(failed)) and not is_done(step, nbs, reports)], scheduler)
+        answer_together(
+            cfg,
+            [
+                step
+                for step in steps
+                if step.name.startswith(('01', '03'))
+                and not needs(step, set(failed))
+                and not is_done(step, nbs, reports)
+            ],
+            scheduler,
+        )
         scheduler.carry_out([step for step in steps if step not in first], nbs, reports, failed, steps)
     index = write_index(cfg, sorted(steps, key=lambda step: step.name), failed, reports)
     print(f'\nreports: {shown(index)}')
-    if results_url: print(f"{publish([reports, artifacts_folder(cfg)/'metrics'], results_url)} files copied to {results_url}")
+    if results_url:
+        print(f"{publish([reports, artifacts_folder(cfg) / 'metrics'], results_url)} files copied to {results_url}")
     return len(failed)
 
 # %% ../../nbs/experiments/sweep.ipynb #14-3d514f07
 STYLE = '''body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#222}table{border-collapse:collapse;margin:1rem 0;font-size:14px}
 th,td{padding:4px 10px;border-bottom:1px solid #ddd;text-align:right}th:first-child,td:first-child{text-align:left}.failed{color:#a00}img{max-width:100%}'''
+
 
 def as_png(figure: Figure, name: str = 'figure') -> str:
     "An `<img>` of a figure, the picture inside the page."
@@ -384,16 +629,20 @@ def as_png(figure: Figure, name: str = 'figure') -> str:
     figure.savefig(buffer, format='png', dpi=110)
     return f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
+
 def report_rows(steps: list[Step], failed: dict[str, str], reports: Path) -> str:
     "HTML rows: report, link to its notebook, time, state."
+
     def row(step):
-        path, state = reports/f'{step.name}.ipynb', failed.get(step.name)
+        path, state = reports / f'{step.name}.ipynb', failed.get(step.name)
         link = f'<a href="{step.name}.html">{step.name}</a>' if path.exists() else step.name
         return f'<tr><td>{link}</td><td><a href="{step.name}.ipynb">notebook</a></td><td>{said_by(step, reports).get("seconds", 0):.0f} s</td><td class="{"failed" if state else ""}">{html.escape(state or "done")}</td></tr>'
+
     return ''.join(map(row, steps))
 
 # %% ../../nbs/experiments/sweep.ipynb #14-found
 ON_THE_INDEX = ('forest', 'pass_by_rank', 'curves')
+
 
 def what_was_found(cfg: Config, runs: list[dict], again: dict | None) -> str:
     "HTML: the answer, the sentences, the headline table and the main figures. Prints answer and table too."
@@ -403,37 +652,50 @@ def what_was_found(cfg: Config, runs: list[dict], again: dict | None) -> str:
     matplotlib.use('agg')
     figures = result_figures(runs, again)
     pictures = ''.join(as_png(figures[name], name) for name in ON_THE_INDEX if name in figures)
-    for figure in figures.values(): plt.close(figure)
+    for figure in figures.values():
+        plt.close(figure)
     matplotlib.use(backend)
     facts = f'{unit_of(runs)}, {runs[0]["eval_info"]["n_tasks"]} test tasks, model {html.escape(cfg.model)}, preset {cfg.preset}; {preregistration_sentence(runs)}.'
-    return (f'<p style="font-size:120%">{html.escape(answer(runs, again))}</p><p>{facts}</p>' + table.to_html(index=False, border=0) + pictures
-            + '<details><summary>every comparison in words</summary>' + ''.join(f'<p>{html.escape(s)}</p>' for s in sentences(runs, again)) + '</details>')
+    return (
+        f'<p style="font-size:120%">{html.escape(answer(runs, again))}</p><p>{facts}</p>'
+        + table.to_html(index=False, border=0)
+        + pictures
+        + '<details><summary>every comparison in words</summary>'
+        + ''.join(f'<p>{html.escape(s)}</p>' for s in sentences(runs, again))
+        + '</details>'
+    )
 
 # %% ../../nbs/experiments/sweep.ipynb #14-dfff76ed
 def write_index(cfg: Config, steps: list[Step], failed: dict[str, str], reports: Path) -> Path:
     "Write `index.html`: what was found, the headline table, the figure, the links. Prints the table too."
-    try: runs = load_runs(artifacts_folder(cfg), group_name(cfg))
+    try:
+        runs = load_runs(artifacts_folder(cfg), group_name(cfg))
     except UserError as error:
         found = f'<p class="failed">{html.escape(str(error))}</p>'
         print(error)
     else:
         found = what_was_found(cfg, runs, load_repeated_baseline(artifacts_folder(cfg), group_name(cfg)))
-    page = (f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>lora_mbpp: {cfg.preset}</title><style>{STYLE}</style>'
-            f'<h1>What did the LoRA rank buy?</h1>{found}<h2>Reports</h2><table><tr><th>report</th><th></th><th>time</th><th>state</th></tr>{report_rows(steps, failed, reports)}</table></html>')
-    return write_text(reports/'index.html', page)
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>lora_mbpp: {cfg.preset}</title><style>{STYLE}</style>'
+        f'<h1>What did the LoRA rank buy?</h1>{found}<h2>Reports</h2><table><tr><th>report</th><th></th><th>time</th><th>state</th></tr>{report_rows(steps, failed, reports)}</table></html>'
+    )
+    return write_text(reports / 'index.html', page)
 
 # %% ../../nbs/experiments/sweep.ipynb #14-1ed6f1fc
 def rebuild(cfg: Config, reports: Path | str | None = None) -> Path:
     "HTML pages and index from the report notebooks in `reports`. Raises `UserError` when there are none."
-    reports = Path(reports or project_root()/'reports')
+    reports = Path(reports or project_root() / 'reports')
     paths = sorted(reports.glob('0*.ipynb'))
-    if not paths: raise UserError(f'no reports in {shown(reports)}: run lora-mbpp sweep')
+    if not paths:
+        raise UserError(f'no reports in {shown(reports)}: run lora-mbpp sweep')
     failed = {}
     for path in paths:
-        try: nb = nbformat.read(path, as_version=4)
-        except Exception:   # nbformat has several errors for a torn file
+        try:
+            nb = nbformat.read(path, as_version=4)
+        except Exception:  # nbformat has several errors for a torn file
             failed[path.stem] = 'damaged file'
             continue
         write_text(path.with_suffix('.html'), as_html(nb, path.stem))
-        if not nb.metadata.get('lora_mbpp', {}).get('key'): failed[path.stem] = 'not finished'
+        if not nb.metadata.get('lora_mbpp', {}).get('key'):
+            failed[path.stem] = 'not finished'
     return write_index(cfg, [Step(p.stem, '', {}) for p in paths], failed, reports)

@@ -23,38 +23,48 @@ from pathlib import Path
 import torch
 from transformers import DynamicCache
 
-from .vllm_backend import VLLMServer
-from .multi_lora import MultiLoRA, expanded_bytes, prepare_for_decoding
-from ..tasks.benchmarks import task_order
 from ..core.config import Config
 from ..core.environment import progress
 from ..core.errors import UserError
 from ..core.files import append_jsonl, fingerprint, read_jsonl, repair_tail, sha256_file, shown
 from ..data import PROTOCOL, defined_names, encode, parsed, prompt_ids
-from .kv_slots import Completion, Decoder, KVSlots, decode, supports_kv_slots, pick, rounded
-from ..models.lora_layers import fused_kernels_unsupported_reason
+from .kv_slots import Completion, Decoder, KVSlots, decode, pick, rounded, supports_kv_slots
+from .multi_lora import MultiLoRA, expanded_bytes, prepare_for_decoding
+from .vllm_backend import VLLMServer
 from ..models.loading import Runtime
+from ..models.lora_layers import fused_kernels_unsupported_reason
 from ..models.packing import WAYS, packed_row, shares
+from ..tasks.benchmarks import task_order
 from ..training.memory_plan import NF4_BYTES, config_of, shape_of
 
 # %% ../../nbs/generation/completions.ipynb #12-a8c2872b
 FENCE = re.compile(r'^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)', re.M | re.S)
 
+
 def fenced_blocks(text: str) -> list[tuple[str, bool]]:
     "(code, closed?) of each fenced block of an answer."
-    return [(textwrap.dedent(m.group(2)).strip('\n'), m.group(0).rstrip().endswith(m.group(1)) and m.group(0).count(m.group(1)) > 1) for m in FENCE.finditer(text)]
+    return [
+        (
+            textwrap.dedent(m.group(2)).strip('\n'),
+            m.group(0).rstrip().endswith(m.group(1)) and m.group(0).count(m.group(1)) > 1,
+        )
+        for m in FENCE.finditer(text)
+    ]
 
 # %% ../../nbs/generation/completions.ipynb #12-c99de125
 CODE_START = re.compile(r'^(def |class |async def |import |from \w|@)')
+
 
 def bare_code(text: str) -> str:
     "The longest parsing run of lines from the first line that starts like a program; everything from there on if nothing parses."
     lines = text.split('\n')
     start = next((i for i, line in enumerate(lines) if CODE_START.match(line)), None)
-    if start is None: return ''
+    if start is None:
+        return ''
     for end in range(len(lines), start, -1):
         candidate = '\n'.join(lines[start:end]).rstrip()
-        if candidate and parsed(candidate): return candidate
+        if candidate and parsed(candidate):
+            return candidate
     return '\n'.join(lines[start:]).rstrip()
 
 # %% ../../nbs/generation/completions.ipynb #12-03c05bc8
@@ -63,18 +73,25 @@ def extract_code(text: str, entry_point: str | None = None) -> tuple[str, str]:
     text = text.replace('\r\n', '\n').replace('\r', '\n')
     blocks = [block for block in fenced_blocks(text) if block[0].strip()]
     if blocks:
-        code, closed = next((b for b in blocks if entry_point in defined_names(b[0])), next((b for b in blocks if parsed(b[0])), blocks[0]))
+        code, closed = next(
+            (b for b in blocks if entry_point in defined_names(b[0])),
+            next((b for b in blocks if parsed(b[0])), blocks[0]),
+        )
         return code, 'fence' if closed else 'fence unclosed'
-    if not text.strip(): return '', 'none'
+    if not text.strip():
+        return '', 'none'
     tree = parsed(text.strip())
-    if tree and defined_names(text.strip()): return text.strip(), 'plain'
+    if tree and defined_names(text.strip()):
+        return text.strip(), 'plain'
     code = bare_code(text)
     return (code, 'prose around') if code else ('', 'none')
 
 # %% ../../nbs/generation/completions.ipynb #12-039f3cf7
 def is_complete(text: str, entry_point: str | None) -> bool:
     "True when a closed fenced block of `text` defines `entry_point` (any closed block when there is none)."
-    return any(closed and (entry_point is None or entry_point in defined_names(code)) for code, closed in fenced_blocks(text))
+    return any(
+        closed and (entry_point is None or entry_point in defined_names(code)) for code, closed in fenced_blocks(text)
+    )
 
 # %% ../../nbs/generation/completions.ipynb #12-answer
 @lru_cache
@@ -82,74 +99,132 @@ def fence_tokens(tok) -> set[int]:
     "Ids of the tokens that may end a fence: those with a backtick or a tilde."
     return {i for token, i in tok.get_vocab().items() if '`' in token or '~' in token}
 
+
 def fence_stop(tok, entry_point: str | None):
     "A function that says 'fence' for the token ids of a complete answer."
     marks = fence_tokens(tok)
     return lambda ids: 'fence' if ids[-1] in marks and is_complete(tok.decode(ids), entry_point) else None
 
+
 def as_completion(tok, task: dict, most: int, adapter: int = -1) -> Completion:
     "The answer to a task, not begun; its seed depends on task and sample index alone."
     key = task['task_id'], task.get('sample_idx', 0)
-    return Completion(prompt_ids(tok, task['prompt']), most, tok.eos_token_id, int(fingerprint(list(key)), 16) & 0xffffffff, adapter, key, fence_stop(tok, task['entry_point']))
+    return Completion(
+        prompt_ids(tok, task['prompt']),
+        most,
+        tok.eos_token_id,
+        int(fingerprint(list(key)), 16) & 0xFFFFFFFF,
+        adapter,
+        key,
+        fence_stop(tok, task['entry_point']),
+    )
+
 
 def answer_record(tok, answer: Completion) -> dict:
     "`text`, `n_tokens` and `finish_reason` (eos, fence, length) of an answer that has ended."
-    return {'text': tok.decode(answer.ids, skip_special_tokens=True), 'n_tokens': len(answer.ids), 'finish_reason': answer.reason}
+    return {
+        'text': tok.decode(answer.ids, skip_special_tokens=True),
+        'n_tokens': len(answer.ids),
+        'finish_reason': answer.reason,
+    }
 
 # %% ../../nbs/generation/completions.ipynb #12-layout
-ORDINARY = 512      # tokens of a prompt; longer ones, unless within twice the shortest of them, have slots of their own
+ORDINARY = 512  # tokens of a prompt; longer ones, unless within twice the shortest of them, have slots of their own
+
 
 @dataclass
 class LengthBucket:
     "Answers that are decoded together in `n` slots of `length` tokens."
+
     answers: list[Completion]
     n: int
     length: int
+
 
 def length_buckets(answers: list[Completion], n: int) -> list[LengthBucket]:
     "Answers by length of their prompt (then key and adapter), cut where they become exceptionally long; fewer slots for those, of the same size together."
     found = []
     for answer in sorted(answers, key=lambda a: (len(a.prompt), task_order(a.key[0]), a.key[1], a.adapter)):
-        if not found or len(answer.prompt) > max(ORDINARY, 2 * len(found[-1][0].prompt)): found.append([])
+        if not found or len(answer.prompt) > max(ORDINARY, 2 * len(found[-1][0].prompt)):
+            found.append([])
         found[-1].append(answer)
     lengths = [rounded(max(len(a.prompt) + a.most for a in some) + 2, 16) for some in found]
     sizes = [n if i == 0 else max(1, n * lengths[0] // length) for i, length in enumerate(lengths)]
-    return [LengthBucket(some, min(size, rounded(len(some), 8)), length) for some, size, length in zip(found, sizes, lengths)]
+    return [
+        LengthBucket(some, min(size, rounded(len(some), 8)), length)
+        for some, size, length in zip(found, sizes, lengths)
+    ]
 
 # %% ../../nbs/generation/completions.ipynb #12-at-once
-MOST = {'cuda': 512, 'cpu': 64}      # answers at once
+MOST = {'cuda': 512, 'cpu': 64}  # answers at once
+
 
 def slot_bytes(cfg: Config, runtime: Runtime) -> int:
     "Bytes of a slot for a prompt of 256 tokens and its answer."
     text = config_of(cfg.model).get_text_config()
-    heads, width = getattr(text, 'num_key_value_heads', None) or text.num_attention_heads, getattr(text, 'head_dim', None) or text.hidden_size // text.num_attention_heads
-    return 2 * text.num_hidden_layers * heads * width * getattr(torch, runtime.dtype).itemsize * (ORDINARY // 2 + cfg.max_new_tokens)
+    heads, width = (
+        getattr(text, 'num_key_value_heads', None) or text.num_attention_heads,
+        getattr(text, 'head_dim', None) or text.hidden_size // text.num_attention_heads,
+    )
+    return (
+        2
+        * text.num_hidden_layers
+        * heads
+        * width
+        * getattr(torch, runtime.dtype).itemsize
+        * (ORDINARY // 2 + cfg.max_new_tokens)
+    )
+
 
 def card_bytes() -> float:
     "Bytes of the card that this process may use, less two GiB for the desktop, CUDA itself and a packed row."
     return torch.cuda.get_device_properties(0).total_memory * torch.cuda.get_per_process_memory_fraction() - 2 * 2**30
 
+
 def completions_at_once(cfg: Config, runtime: Runtime) -> int:
     "Slots: `batch_size`, or by default what the device holds beside the model when prompts have 256 tokens. From the size of card and model alone, so that all ranks get the same."
-    if cfg.batch_size: return cfg.batch_size
-    if runtime.device == 'cpu': return max(1, min(MOST['cpu'], 4 * 2**30 // slot_bytes(cfg, runtime)))
+    if cfg.batch_size:
+        return cfg.batch_size
+    if runtime.device == 'cpu':
+        return max(1, min(MOST['cpu'], 4 * 2**30 // slot_bytes(cfg, runtime)))
     dtype = getattr(torch, runtime.dtype)
     shape = shape_of(config_of(cfg.model), dtype, False)
-    weights = shape.linear * (NF4_BYTES if runtime.quantization == 'nf4' else dtype.itemsize) + shape.other * dtype.itemsize
+    weights = (
+        shape.linear * (NF4_BYTES if runtime.quantization == 'nf4' else dtype.itemsize) + shape.other * dtype.itemsize
+    )
     return max(1, min(MOST['cuda'], int((card_bytes() - weights) / slot_bytes(cfg, runtime)) // 8 * 8))
+
 
 def prepare_model_for_decoding(model, cfg: Config, runtime: Runtime) -> str:
     "`prepare_for_decoding`; 4-bit weights are expanded where the card holds them beside the slots. Says what became of them."
     needed = expanded_bytes(model)
-    room = bool(needed) and card_bytes() - torch.cuda.memory_reserved() > needed + completions_at_once(cfg, runtime) * slot_bytes(cfg, runtime)
+    room = bool(needed) and card_bytes() - torch.cuda.memory_reserved() > needed + completions_at_once(
+        cfg, runtime
+    ) * slot_bytes(cfg, runtime)
     prepare_for_decoding(model, expand=room)
-    return f'4-bit weights expanded once ({needed / 2**30:.1f} GiB, the same numbers)' if room else 'weights stay in 4 bits' if needed else ''
+    return (
+        f'4-bit weights expanded once ({needed / 2**30:.1f} GiB, the same numbers)'
+        if room
+        else 'weights stay in 4 bits'
+        if needed
+        else ''
+    )
+
 
 def generation_settings(cfg: Config, runtime: Runtime, adapter: Path | None = None) -> dict:
     "Everything that decides what a model answers; its fingerprint stands in every record."
-    return {'protocol': PROTOCOL, 'model': cfg.model, 'adapter': sha256_file(Path(adapter)/'adapter_model.safetensors')[:12] if adapter else None,
-            'max_new_tokens': cfg.max_new_tokens, 'batch_size': completions_at_once(cfg, runtime), 'decoding': 'greedy' if cfg.n_samples == 1 else f'{cfg.n_samples} samples at temperature {cfg.temperature:g}',
-            'dtype': runtime.dtype, 'quantization': runtime.quantization, 'decoder': cfg.decoder, 'kernels': 'plain' if fused_kernels_unsupported_reason(runtime.device) else 'fused'}
+    return {
+        'protocol': PROTOCOL,
+        'model': cfg.model,
+        'adapter': sha256_file(Path(adapter) / 'adapter_model.safetensors')[:12] if adapter else None,
+        'max_new_tokens': cfg.max_new_tokens,
+        'batch_size': completions_at_once(cfg, runtime),
+        'decoding': 'greedy' if cfg.n_samples == 1 else f'{cfg.n_samples} samples at temperature {cfg.temperature:g}',
+        'dtype': runtime.dtype,
+        'quantization': runtime.quantization,
+        'decoder': cfg.decoder,
+        'kernels': 'plain' if fused_kernels_unsupported_reason(runtime.device) else 'fused',
+    }
 
 # %% ../../nbs/generation/completions.ipynb #12-8f668bc4
 def pad_left(rows: list[list[int]], pad: int, device: str) -> dict[str, torch.Tensor]:
@@ -163,14 +238,25 @@ def pad_left(rows: list[list[int]], pad: int, device: str) -> dict[str, torch.Te
 @torch.inference_mode()
 def padded_batch(model, pad: int, answers: list[Completion], temperature: float = 0.0) -> None:
     "Complete `answers` in one batch, padded on the left."
-    inputs, cache, active = pad_left([a.prompt for a in answers], pad, model.device), DynamicCache(config=model.config), answers
+    inputs, cache, active = (
+        pad_left([a.prompt for a in answers], pad, model.device),
+        DynamicCache(config=model.config),
+        answers,
+    )
     mask, position = inputs['attention_mask'], inputs['position_ids'][:, -1:]
     while active:
         seeds = torch.tensor([a.seed for a in active], device=mask.device)
-        tokens = pick(model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1], seeds, position[:, 0] + 1, temperature)
-        for answer, token in zip(active, tokens.tolist()): answer.reason or answer.add(token)
+        tokens = pick(
+            model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1],
+            seeds,
+            position[:, 0] + 1,
+            temperature,
+        )
+        for answer, token in zip(active, tokens.tolist()):
+            answer.reason or answer.add(token)
         going = [i for i, answer in enumerate(active) if not answer.reason]
-        if not going: break
+        if not going:
+            break
         if len(going) <= 0.75 * len(active):
             chosen = torch.tensor(going, device=mask.device)
             cache.batch_select_indices(chosen)
@@ -178,41 +264,76 @@ def padded_batch(model, pad: int, answers: list[Completion], temperature: float 
         mask, position = torch.cat([mask, mask.new_ones(len(mask), 1)], 1), position + 1
         inputs = {'input_ids': tokens[:, None], 'attention_mask': mask, 'position_ids': position}
 
-def in_batches(model, pad: int, answers: list[Completion], n: int, temperature: float = 0.0) -> Iterator[list[Completion]]:
+
+def in_batches(
+    model, pad: int, answers: list[Completion], n: int, temperature: float = 0.0
+) -> Iterator[list[Completion]]:
     "Answers as they end, `n` at a time."
     for start in range(0, len(answers), n):
-        padded_batch(model, pad, answers[start:start + n], temperature)
-        yield answers[start:start + n]
+        padded_batch(model, pad, answers[start : start + n], temperature)
+        yield answers[start : start + n]
 
 # %% ../../nbs/generation/completions.ipynb #12-survive
-ROOM = {'cuda': 4096, 'cpu': 2048}      # tokens of a packed row: of prompts, or of references that are scored
+ROOM = {'cuda': 4096, 'cpu': 2048}  # tokens of a packed row: of prompts, or of references that are scored
 
-def made(model, pad: int, wave: LengthBucket, temperature: float = 0.0, bank: MultiLoRA | None = None) -> Iterator[list[Completion]]:
+
+def made(
+    model, pad: int, wave: LengthBucket, temperature: float = 0.0, bank: MultiLoRA | None = None
+) -> Iterator[list[Completion]]:
     "The unfinished answers of a wave as they end. Out of memory, in half as many slots. Raises `UserError` when one answer alone is too much."
     n, device = wave.n, model.device.type
     while todo := [a for a in wave.answers if not a.reason]:
         try:
-            if not supports_kv_slots(model.config, wave.length): yield from in_batches(model, pad, todo, n, temperature)
-            else: yield from decode(Decoder(model, KVSlots(model.config, n, wave.length, model.dtype, model.device), pad, temperature, bank), todo, ROOM[device])
+            if not supports_kv_slots(model.config, wave.length):
+                yield from in_batches(model, pad, todo, n, temperature)
+            else:
+                yield from decode(
+                    Decoder(
+                        model, KVSlots(model.config, n, wave.length, model.dtype, model.device), pad, temperature, bank
+                    ),
+                    todo,
+                    ROOM[device],
+                )
             return
-        except torch.OutOfMemoryError as error: told = str(error).split('. ')[0]
+        except torch.OutOfMemoryError as error:
+            told = str(error).split('. ')[0]
         gc.collect()
-        if torch.cuda.is_available(): torch.cuda.empty_cache()      # outside of `except`: its traceback would keep the tensors alive
-        if n == 1: raise UserError(f"out of memory on task {todo[0].key[0]} alone ({told}): close other programs that use the card, or lower --max-new-tokens")
-        for answer in todo: answer.ids = answer.ids if answer.reason else []
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # outside of `except`: its traceback would keep the tensors alive
+        if n == 1:
+            raise UserError(
+                f"out of memory on task {todo[0].key[0]} alone ({told}): close other programs that use the card, or lower --max-new-tokens"
+            )
+        for answer in todo:
+            answer.ids = answer.ids if answer.reason else []
         n = -(-n // 2)
-        print(f'out of memory: {n} answers at a time from here on; in 16-bit numbers an answer may differ for it', flush=True)
+        print(
+            f'out of memory: {n} answers at a time from here on; in 16-bit numbers an answer may differ for it',
+            flush=True,
+        )
 
-def endings(model, pad: int, answers: list[Completion], n: int, temperature: float = 0.0, bank: MultiLoRA | None = None) -> Iterator[list[Completion]]:
+
+def endings(
+    model, pad: int, answers: list[Completion], n: int, temperature: float = 0.0, bank: MultiLoRA | None = None
+) -> Iterator[list[Completion]]:
     "The unfinished ones of `answers` as they end, at most `n` at a time: by waves, or as a vLLM `VLLMServer` makes them."
-    if isinstance(model, VLLMServer): yield from model.endings(answers, temperature)
+    if isinstance(model, VLLMServer):
+        yield from model.endings(answers, temperature)
     else:
-        for wave in length_buckets(answers, n): yield from made(model, pad, wave, temperature, bank)
+        for wave in length_buckets(answers, n):
+            yield from made(model, pad, wave, temperature, bank)
 
-def answer_batch(model, tok, prompts: list[str], entry_points: list[str | None], max_new_tokens: int, n: int | None = None) -> list[dict]:
+
+def answer_batch(
+    model, tok, prompts: list[str], entry_points: list[str | None], max_new_tokens: int, n: int | None = None
+) -> list[dict]:
     "Greedy answers: `text`, `n_tokens` and `finish_reason` for each prompt, at most `n` at a time."
-    answers = [as_completion(tok, {'task_id': i, 'prompt': prompt, 'entry_point': name}, max_new_tokens) for i, (prompt, name) in enumerate(zip(prompts, entry_points, strict=True))]
-    for _ in endings(model, tok.pad_token_id, answers, n or MOST[model.device.type]): pass
+    answers = [
+        as_completion(tok, {'task_id': i, 'prompt': prompt, 'entry_point': name}, max_new_tokens)
+        for i, (prompt, name) in enumerate(zip(prompts, entry_points, strict=True))
+    ]
+    for _ in endings(model, tok.pad_token_id, answers, n or MOST[model.device.type]):
+        pass
     return [answer_record(tok, answer) for answer in answers]
 
 # %% ../../nbs/generation/completions.ipynb #12-4a792b81
@@ -220,9 +341,11 @@ def kept_records(path: Path, settings_id: str) -> list[dict]:
     "Records of an earlier start with the same settings; a file of other settings is moved aside and said so."
     repair_tail(path)
     records = read_jsonl(path) if path.exists() else []
-    if all(r.get('settings') == settings_id for r in records): return records
+    if all(r.get('settings') == settings_id for r in records):
+        return records
     number = 1
-    while (aside := path.with_name(f'{path.stem}.old{number}{path.suffix}')).exists(): number += 1
+    while (aside := path.with_name(f'{path.stem}.old{number}{path.suffix}')).exists():
+        number += 1
     path.rename(aside)
     print(f'{shown(path)} holds answers made with other settings: moved to {aside.name}')
     return []
@@ -232,13 +355,16 @@ def asked(tasks: list[dict], samples: int) -> list[dict]:
     "Each task as often as it is to be answered, with `sample_idx`."
     return [{**task, 'sample_idx': n} for task in tasks for n in range(samples)]
 
+
 def answer_key(record: dict) -> tuple:
     "(task id, sample index) of a task or record."
     return record['task_id'], record['sample_idx']
 
+
 @dataclass
 class GenerationRun:
     "A run whose answers are wanted: its name, the file they go to, what decides them (`generation_settings`), and its adapter's number in the bank (-1: none)."
+
     run: str
     path: Path
     settings: dict
@@ -246,45 +372,101 @@ class GenerationRun:
 
     def records(self, some: list[dict], answers: list[Completion], tok) -> list[dict]:
         "Generation records of tasks and their answers."
-        return [{'run': self.run, 'settings': fingerprint(self.settings), 'protocol': self.settings['protocol'], 'task_id': t['task_id'], 'sample_idx': t['sample_idx'],
-                 'prompt_sha': fingerprint(t['prompt']), **answer_record(tok, a)} for t, a in zip(some, answers)]
+        return [
+            {
+                'run': self.run,
+                'settings': fingerprint(self.settings),
+                'protocol': self.settings['protocol'],
+                'task_id': t['task_id'],
+                'sample_idx': t['sample_idx'],
+                'prompt_sha': fingerprint(t['prompt']),
+                **answer_record(tok, a),
+            }
+            for t, a in zip(some, answers)
+        ]
 
 # %% ../../nbs/generation/completions.ipynb #12-generate
-def generate_all(model, tok, tasks: list[dict], runs: list[GenerationRun], samples: int = 1, temperature: float = 0.0, bank: MultiLoRA | None = None) -> dict[str, list[dict]]:
+def generate_all(
+    model,
+    tok,
+    tasks: list[dict],
+    runs: list[GenerationRun],
+    samples: int = 1,
+    temperature: float = 0.0,
+    bank: MultiLoRA | None = None,
+) -> dict[str, list[dict]]:
     "Answers of all runs to all tasks, greedy or `samples` drawn ones each, appended to the runs' files as they end; continues where a killed run stopped. Returns each run's records in order."
     items = {answer_key(t): t for t in asked(tasks, samples)}
-    done = {c.run: {answer_key(r): r for r in kept_records(Path(c.path), fingerprint(c.settings)) if answer_key(r) in items} for c in runs}
+    done = {
+        c.run: {answer_key(r): r for r in kept_records(Path(c.path), fingerprint(c.settings)) if answer_key(r) in items}
+        for c in runs
+    }
     for c in runs:
-        if done[c.run]: print(f'{shown(c.path)}: {len(done[c.run])} of {len(items)} answers are there already')
-    answers = {id(a): (c, t, a) for c in runs for t in items.values() for a in [as_completion(tok, t, c.settings['max_new_tokens'], c.adapter)]}
-    for c, t, a in answers.values(): a.reason = done[c.run].get(answer_key(t), {}).get('finish_reason')
+        if done[c.run]:
+            print(f'{shown(c.path)}: {len(done[c.run])} of {len(items)} answers are there already')
+    answers = {
+        id(a): (c, t, a)
+        for c in runs
+        for t in items.values()
+        for a in [as_completion(tok, t, c.settings['max_new_tokens'], c.adapter)]
+    }
+    for c, t, a in answers.values():
+        a.reason = done[c.run].get(answer_key(t), {}).get('finish_reason')
     started, tokens = time.perf_counter(), 0
     with progress(len(answers), 'generating', 'answer', initial=sum(map(len, done.values()))) as bar:
-        for ended in endings(model, tok.pad_token_id, [a for _, _, a in answers.values()], runs[0].settings['batch_size'], temperature if samples > 1 else 0.0, bank):
+        for ended in endings(
+            model,
+            tok.pad_token_id,
+            [a for _, _, a in answers.values()],
+            runs[0].settings['batch_size'],
+            temperature if samples > 1 else 0.0,
+            bank,
+        ):
             for c in runs:
                 mine = [(t, a) for o, t, a in map(answers.get, map(id, ended)) if o is c]
                 fresh = c.records(*zip(*mine), tok) if mine else []
-                if fresh: append_jsonl(Path(c.path), fresh)
+                if fresh:
+                    append_jsonl(Path(c.path), fresh)
                 done[c.run].update({answer_key(r): r for r in fresh})
             tokens += sum(len(a.ids) for a in ended)
             bar.set_postfix_str(f'{tokens / (time.perf_counter() - started):.0f} tokens/s', refresh=False)
             bar.update(len(ended))
-    return {run: [found[key] for key in sorted(items, key=lambda key: (task_order(key[0]), key[1]))] for run, found in done.items()}
+    return {
+        run: [found[key] for key in sorted(items, key=lambda key: (task_order(key[0]), key[1]))]
+        for run, found in done.items()
+    }
 
-def generate(model, tok, tasks: list[dict], path: Path | str, run: str, settings: dict, samples: int = 1, temperature: float = 0.0) -> list[dict]:
+
+def generate(
+    model,
+    tok,
+    tasks: list[dict],
+    path: Path | str,
+    run: str,
+    settings: dict,
+    samples: int = 1,
+    temperature: float = 0.0,
+) -> list[dict]:
     "`generate_all` for one run, of the model as it stands."
     return generate_all(model, tok, tasks, [GenerationRun(run, Path(path), settings)], samples, temperature)[run]
 
 # %% ../../nbs/generation/completions.ipynb #12-02e30577
-@torch.no_grad()      # weights gathered from other processes could not be gathered again after inference mode
+@torch.no_grad()  # weights gathered from other processes could not be gathered again after inference mode
 def packed_nll(model, rows: list[dict]) -> list[tuple[float, int]]:
     "(sum of -log p in nats, number of answer tokens) of each encoded row, computed in one packed row."
-    labels = torch.tensor([t if m else -100 for r in rows for t, m in zip(r['input_ids'], r['completion_mask'])], device=model.device)
+    labels = torch.tensor(
+        [t if m else -100 for r in rows for t, m in zip(r['input_ids'], r['completion_mask'])], device=model.device
+    )
     places = (labels[1:] != -100).nonzero()[:, 0]
-    logits = model(**packed_row([r['input_ids'] for r in rows], model.device), logits_to_keep=places, use_cache=False).logits[0].float()
+    logits = (
+        model(**packed_row([r['input_ids'] for r in rows], model.device), logits_to_keep=places, use_cache=False)
+        .logits[0]
+        .float()
+    )
     losses = torch.nn.functional.cross_entropy(logits, labels[places + 1], reduction='none')
     counts = [sum(r['completion_mask']) for r in rows]
     return [(part.sum().item(), n) for part, n in zip(losses.split(counts), counts)]
+
 
 @torch.no_grad()
 def batch_nll(model, tok, rows: list[dict]) -> list[tuple[float, int]]:
@@ -293,24 +475,34 @@ def batch_nll(model, tok, rows: list[dict]) -> list[tuple[float, int]]:
     keep = max(sum(r['completion_mask']) for r in rows)
     logits = model(**inputs, logits_to_keep=keep + 1, use_cache=False).logits[:, :-1].float()
     targets = inputs['input_ids'][:, -keep:]
-    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction='none').view(targets.shape)
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction='none').view(
+        targets.shape
+    )
     counts = [sum(r['completion_mask']) for r in rows]
-    return [(losses[i, keep - n:].sum().item(), n) for i, n in enumerate(counts)]
+    return [(losses[i, keep - n :].sum().item(), n) for i, n in enumerate(counts)]
 
 # %% ../../nbs/generation/completions.ipynb #12-08ac6c27
-def completion_nll(model, tok, items: list[tuple[str, str]], batch_size: int = 8, label: str = 'scoring references') -> list[dict]:
+def completion_nll(
+    model, tok, items: list[tuple[str, str]], batch_size: int = 8, label: str = 'scoring references'
+) -> list[dict]:
     "`nll` (nats, summed over the answer) and `n_tokens` of each (prompt, completion), in the order given: in packed rows where the model's attention takes them, else in padded batches of `batch_size`."
     rows = [encode(tok, prompt, completion) for prompt, completion in items]
     packs, lengths = model.config._attn_implementation in WAYS, [len(r['input_ids']) for r in rows]
     order = sorted(range(len(rows)), key=lambda i: lengths[i])
-    groups = shares([lengths[i] for i in order], ROOM[model.device.type]) if packs else [range(i, min(i + batch_size, len(order))) for i in range(0, len(order), batch_size)]
+    groups = (
+        shares([lengths[i] for i in order], ROOM[model.device.type])
+        if packs
+        else [range(i, min(i + batch_size, len(order))) for i in range(0, len(order), batch_size)]
+    )
     result = [None] * len(rows)
     with progress(len(rows), label, 'row') as bar:
         for group in groups if rows else []:
             chosen = [rows[order[k]] for k in group]
-            for k, (nll, n) in zip(group, packed_nll(model, chosen) if packs else batch_nll(model, tok, chosen)): result[order[k]] = {'nll': nll, 'n_tokens': n}
+            for k, (nll, n) in zip(group, packed_nll(model, chosen) if packs else batch_nll(model, tok, chosen)):
+                result[order[k]] = {'nll': nll, 'n_tokens': n}
             bar.update(len(chosen))
     return result
+
 
 def mean_nll(scores: list[dict]) -> float:
     "Nats a token over all answers."

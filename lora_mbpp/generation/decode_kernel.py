@@ -13,10 +13,27 @@ try:
     from triton import language as tl
 except ImportError:
     triton = None
-    class tl: constexpr = int      # the names of the signature below; nothing calls it
+
+    class tl:
+        constexpr = int  # the names of the signature below; nothing calls it
 
 # %% ../../nbs/generation/decode_kernel.ipynb #34-506b943b
-def one_token(query, key, value, keys, values, position, out, scale, length, heads, SHARED: tl.constexpr, TILE: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+def one_token(
+    query,
+    key,
+    value,
+    keys,
+    values,
+    position,
+    out,
+    scale,
+    length,
+    heads,
+    SHARED: tl.constexpr,
+    TILE: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     "Triton: attention of slot `program_id(0)`, key head `program_id(1)`. `query` (slots, heads * SHARED, WIDTH), `key` and `value` (slots, heads, WIDTH), `keys` and `values` (slots, heads, length, WIDTH), `position` (slots,)."
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = tl.load(position + row)
@@ -43,32 +60,81 @@ def one_token(query, key, value, keys, values, position, out, scale, length, hea
         total, best = total * fade + tl.sum(weights, 1), higher
     tl.store(out + queries, found / total[:, None], mask=mine[:, None] < SHARED)
 
+
 kernel = triton.jit(one_token) if triton else None
+
 
 def kernel_fits(device: str, width: int) -> bool:
     "True where the kernel can run: CUDA with Triton, and a head width that is a power of two of at least 16."
     return device == 'cuda' and triton is not None and width >= 16 and width & (width - 1) == 0
 
-def attend_to_cache(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, position: torch.Tensor, scale: float) -> torch.Tensor:
+
+def attend_to_cache(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    position: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
     "Attention (slots, 1, query heads, width) of one new token of each slot; its `key` and `value` (slots, heads, 1, width) are stored at `position` (slots,) of the cache (slots, heads, length, width)."
     slots, heads, length, width = keys.shape
     shared = query.shape[1] // heads
     out = torch.empty(slots, 1, query.shape[1], width, dtype=query.dtype, device=query.device)
-    kernel[slots, heads](query.contiguous(), key.contiguous(), value.contiguous(), keys, values, position, out, scale, length, heads,
-                         SHARED=shared, TILE=max(16, triton.next_power_of_2(shared)), WIDTH=width, BLOCK=64)
+    kernel[slots, heads](
+        query.contiguous(),
+        key.contiguous(),
+        value.contiguous(),
+        keys,
+        values,
+        position,
+        out,
+        scale,
+        length,
+        heads,
+        SHARED=shared,
+        TILE=max(16, triton.next_power_of_2(shared)),
+        WIDTH=width,
+        BLOCK=64,
+    )
     return out
 
 # %% ../../nbs/generation/decode_kernel.ipynb #34-ed30d796
-def kernel_difference(slots: int = 5, heads: int = 2, shared: int = 3, length: int = 150, width: int = 32, dtype: torch.dtype = torch.float32, device: str = 'cpu') -> float:
+def kernel_difference(
+    slots: int = 5,
+    heads: int = 2,
+    shared: int = 3,
+    length: int = 150,
+    width: int = 32,
+    dtype: torch.dtype = torch.float32,
+    device: str = 'cpu',
+) -> float:
     "Largest difference between the kernel and torch's attention on random numbers, with slots of very different ages."
     torch.manual_seed(0)
-    def random(*shape): return torch.randn(shape, dtype=dtype, device=device)
-    query, key, value = random(slots, heads * shared, 1, width), random(slots, heads, 1, width), random(slots, heads, 1, width)
-    keys, values, position = random(slots, heads, length, width), random(slots, heads, length, width), torch.linspace(0, length - 1, slots, device=device).long()
+
+    def random(*shape):
+        return torch.randn(shape, dtype=dtype, device=device)
+
+    query, key, value = (
+        random(slots, heads * shared, 1, width),
+        random(slots, heads, 1, width),
+        random(slots, heads, 1, width),
+    )
+    keys, values, position = (
+        random(slots, heads, length, width),
+        random(slots, heads, length, width),
+        torch.linspace(0, length - 1, slots, device=device).long(),
+    )
     theirs, rows = [keys.clone(), values.clone()], torch.arange(slots, device=device)
-    for kept, new in zip(theirs, (key, value)): kept[rows, :, position] = new[:, :, 0]
-    mask = torch.zeros(slots, 1, 1, length, dtype=dtype, device=device).masked_fill(torch.arange(length, device=device) > position[:, None, None, None], float('-inf'))
-    expected = torch.nn.functional.scaled_dot_product_attention(query.view(slots, heads, shared, width), *theirs, attn_mask=mask, scale=0.2).reshape(slots, 1, -1, width)
+    for kept, new in zip(theirs, (key, value)):
+        kept[rows, :, position] = new[:, :, 0]
+    mask = torch.zeros(slots, 1, 1, length, dtype=dtype, device=device).masked_fill(
+        torch.arange(length, device=device) > position[:, None, None, None], float('-inf')
+    )
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query.view(slots, heads, shared, width), *theirs, attn_mask=mask, scale=0.2
+    ).reshape(slots, 1, -1, width)
     found = attend_to_cache(query, key, value, keys, values, position, 0.2)
     assert torch.equal(keys, theirs[0]) and torch.equal(values, theirs[1])
     return (found - expected).abs().max().item()

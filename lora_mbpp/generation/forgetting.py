@@ -10,22 +10,24 @@ from importlib.resources import files
 
 import torch
 
-from ..tasks.benchmarks import humaneval_rows
 from ..core.environment import progress
 from ..core.errors import UserError
 from ..core.files import parse_lines
 from ..data import as_task, render_completion
 from .completions import completion_nll, mean_nll, pad_left
+from ..tasks.benchmarks import humaneval_rows
 
 # %% ../../nbs/generation/forgetting.ipynb #25-0c2e67e4
 def prose() -> list[str]:
     "The paragraphs shipped with the package."
-    lines = (files('lora_mbpp')/'assets'/'prose.jsonl').read_text(encoding='utf-8').splitlines()
+    lines = (files('lora_mbpp') / 'assets' / 'prose.jsonl').read_text(encoding='utf-8').splitlines()
     return [row['text'] for row in parse_lines(lines, 'prose.jsonl')]
+
 
 def other_code() -> list[tuple[str, str]]:
     "(prompt, completion) of HumanEval's reference solutions; an empty list, and a sentence, where its wheel cannot be had."
-    try: tasks = [as_task(row, 'HumanEval.jsonl.gz') for row in humaneval_rows()]
+    try:
+        tasks = [as_task(row, 'HumanEval.jsonl.gz') for row in humaneval_rows()]
     except UserError as error:
         print(f'forgetting is measured on prose alone: {error}')
         return []
@@ -39,16 +41,24 @@ def text_nll(model, tok, texts: list[str], batch_size: int = 8) -> list[dict]:
     order, result = sorted(range(len(rows)), key=lambda i: len(rows[i])), [None] * len(rows)
     with progress(len(rows), 'scoring prose', 'text') as bar:
         for start in range(0, len(order), batch_size):
-            chosen = order[start:start + batch_size]
+            chosen = order[start : start + batch_size]
             inputs = pad_left([rows[i] for i in chosen], tok.pad_token_id, model.device)
             logp = model(**inputs, use_cache=False).logits[:, :-1].float().log_softmax(-1)
             taken = logp.gather(-1, inputs['input_ids'][:, 1:, None])[..., 0]
-            for place, i in enumerate(chosen): result[i] = {'nll': -taken[place, -(len(rows[i]) - 1):].sum().item(), 'n_tokens': len(rows[i]) - 1}
+            for place, i in enumerate(chosen):
+                result[i] = {'nll': -taken[place, -(len(rows[i]) - 1) :].sum().item(), 'n_tokens': len(rows[i]) - 1}
             bar.update(len(chosen))
     return result
 
+
 def forgetting_scores(model, tok) -> dict:
     "`{'prose': {nll, n_tokens}, 'other code': {...} or None}`, nats a token."
-    def total(scores): return {'nll': mean_nll(scores), 'n_tokens': sum(s['n_tokens'] for s in scores)}
+
+    def total(scores):
+        return {'nll': mean_nll(scores), 'n_tokens': sum(s['n_tokens'] for s in scores)}
+
     code = other_code()
-    return {'prose': total(text_nll(model, tok, prose())), 'other code': total(completion_nll(model, tok, code, label='scoring other code')) if code else None}
+    return {
+        'prose': total(text_nll(model, tok, prose())),
+        'other code': total(completion_nll(model, tok, code, label='scoring other code')) if code else None,
+    }

@@ -22,38 +22,53 @@ from ..models.packing import WAYS, choose_attention, is_plain, packed_row, set_a
 # %% ../../nbs/generation/kv_slots.ipynb #32-f202cbf9
 def mixed(x: torch.Tensor) -> torch.Tensor:
     "32-bit integers (held in int64), well mixed: lowbias32 of hash-prospector."
-    x = ((x ^ (x >> 16)) * 0x7feb352d) & 0xffffffff
-    x = ((x ^ (x >> 15)) * 0x846ca68b) & 0xffffffff
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
     return x ^ (x >> 16)
+
 
 def gumbel(seeds: torch.Tensor, positions: torch.Tensor, size: int) -> torch.Tensor:
     "Noise of shape (n, size) from int64 seeds and positions of shape (n,): the same on every device and in every batch."
-    rows = mixed(mixed(seeds & 0xffffffff) + positions * 0x9e3779b1 & 0xffffffff)
+    rows = mixed(mixed(seeds & 0xFFFFFFFF) + positions * 0x9E3779B1 & 0xFFFFFFFF)
     bits = mixed(rows[:, None] ^ mixed(torch.arange(size, device=seeds.device) + 1))
     return -(-((bits.double() + 0.5) / 2**32).log()).log().float()
 
+
 def pick(logits: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor, temperature: float) -> torch.Tensor:
     "Token ids (n,) from logits (n, vocabulary): the likeliest where `temperature` is 0, else one drawn."
-    return (logits.float() / temperature + gumbel(seeds, positions, logits.shape[-1]) if temperature else logits).argmax(-1)
+    return (
+        logits.float() / temperature + gumbel(seeds, positions, logits.shape[-1]) if temperature else logits
+    ).argmax(-1)
 
 # %% ../../nbs/generation/kv_slots.ipynb #32-91b72c25
 class KVSlots:
     "Keys and values (slot, head, place, width) of every layer, and the next token, its position and the seed of every slot."
+
     def __init__(self, config, n: int, length: int, dtype: torch.dtype, device):
         text = config.get_text_config()
         heads = getattr(text, 'num_key_value_heads', None) or text.num_attention_heads
         width = getattr(text, 'head_dim', None) or text.hidden_size // text.num_attention_heads
         self.n, self.length, self.device = n, length, device
-        self.keys, self.values = ([torch.zeros(n, heads, length, width, dtype=dtype, device=device) for _ in range(text.num_hidden_layers)] for _ in range(2))
+        self.keys, self.values = (
+            [torch.zeros(n, heads, length, width, dtype=dtype, device=device) for _ in range(text.num_hidden_layers)]
+            for _ in range(2)
+        )
         self.token, self.position, self.seed = (torch.zeros(n, dtype=torch.long, device=device) for _ in range(3))
         self.places, self.rows = torch.arange(length, device=device), torch.arange(n, device=device)
-        self.way, self.entering, self.used, self.reach, self.mask = choose_attention(config, torch.device(device).type, str(dtype).split('.')[1])[0], None, n, length, None
+        self.way, self.entering, self.used, self.reach, self.mask = (
+            choose_attention(config, torch.device(device).type, str(dtype).split('.')[1])[0],
+            None,
+            n,
+            length,
+            None,
+        )
         self.kernel = kernel_fits(torch.device(device).type, width)
 
     def enter(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         "Copy keys and values (1, heads, tokens, width) of a packed row to where its tokens belong."
         source, slots, places = self.entering
-        for kept, new in ((self.keys, key), (self.values, value)): kept[layer][slots, :, places] = new[0, :, source].transpose(0, 1)
+        for kept, new in ((self.keys, key), (self.values, value)):
+            kept[layer][slots, :, places] = new[0, :, source].transpose(0, 1)
 
     def attend(self, module, query, key, value, scaling, **packed):
         "Attention of a layer: within each document of a packed row, or of one new token (slot, heads, 1, width) to all before it."
@@ -61,31 +76,45 @@ class KVSlots:
         if self.entering:
             self.enter(layer, key, value)
             return WAYS.get(self.way, WAYS['by document'])(module, query, key, value, None, scaling=scaling, **packed)
-        if self.kernel: return attend_to_cache(query, key, value, self.keys[layer], self.values[layer], self.position, scaling), None
-        used, at = self.used, self.position[:self.used]
-        for kept, new in ((self.keys, key), (self.values, value)): kept[layer][self.rows[:used], :, at] = new[:, :, 0]
-        keys, values = (kept[layer][:used, :, :self.reach] for kept in (self.keys, self.values))
-        query = query.reshape(used, keys.shape[1], -1, query.shape[-1]).contiguous()      # (slot, key head, queries that share it, width)
-        return F.scaled_dot_product_attention(query, keys, values, attn_mask=self.mask, scale=scaling).reshape(used, 1, -1, query.shape[-1]), None
+        if self.kernel:
+            return attend_to_cache(
+                query, key, value, self.keys[layer], self.values[layer], self.position, scaling
+            ), None
+        used, at = self.used, self.position[: self.used]
+        for kept, new in ((self.keys, key), (self.values, value)):
+            kept[layer][self.rows[:used], :, at] = new[:, :, 0]
+        keys, values = (kept[layer][:used, :, : self.reach] for kept in (self.keys, self.values))
+        query = query.reshape(
+            used, keys.shape[1], -1, query.shape[-1]
+        ).contiguous()  # (slot, key head, queries that share it, width)
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=self.mask, scale=scaling).reshape(
+            used, 1, -1, query.shape[-1]
+        ), None
 
     def move(self, source: int, target: int) -> None:
         "Copy what slot `source` holds to slot `target`."
-        for kept in (*self.keys, *self.values, self.token, self.position, self.seed): kept[target] = kept[source]
+        for kept in (*self.keys, *self.values, self.token, self.position, self.seed):
+            kept[target] = kept[source]
+
 
 def slot_attention(module, query, key, value, attention_mask, scaling=None, slots=None, **kwargs):
     "Transformers' attention interface to `Slots.attend`; the model is called with `slots=`."
     return slots.attend(module, query, key, value, scaling, **kwargs)
 
+
 AttentionInterface.register('slots', slot_attention)
 AttentionMaskInterface.register('slots', lambda *args, **kwargs: None)
+
 
 @contextmanager
 def attending(model, way: str):
     "Within it `model` attends in this way, after it as before."
     before = model.config._attn_implementation
     set_attention(model, way)
-    try: yield
-    finally: set_attention(model, before)
+    try:
+        yield
+    finally:
+        set_attention(model, before)
 
 # %% ../../nbs/generation/kv_slots.ipynb #32-b0c21476
 def supports_kv_slots(config, length: int) -> bool:
@@ -94,79 +123,134 @@ def supports_kv_slots(config, length: int) -> bool:
     return is_plain(config) and not (window and window < length)
 
 # %% ../../nbs/generation/kv_slots.ipynb #32-a28da4e4
-PIECE = 128      # places of the cache by which a step's reach grows
+PIECE = 128  # places of the cache by which a step's reach grows
+
 
 def rounded(n: int, piece: int) -> int:
     "The next multiple of `piece`."
     return -(-n // piece) * piece
 
+
 class Decoder:
     "A model with slots. `temperature` 0 is greedy. `bank`: adapters of which each slot has its own, or none."
+
     def __init__(self, model, slots: KVSlots, pad: int, temperature: float = 0.0, bank=None):
-        self.model, self.slots, self.pad, self.temperature, self.bank, self.graphs = model, slots, pad, temperature, bank, {}
+        self.model, self.slots, self.pad, self.temperature, self.bank, self.graphs = (
+            model,
+            slots,
+            pad,
+            temperature,
+            bank,
+            {},
+        )
         self.cuda = torch.device(slots.device).type == 'cuda'
         self.pool, self.stream = None, torch.cuda.Stream() if self.cuda else None
-        self.adapters = torch.full((slots.n,), -1, device=slots.device)      # -1: none
+        self.adapters = torch.full((slots.n,), -1, device=slots.device)  # -1: none
 
-    def admit(self, prompts: list[list[int]], places: list[list[int]], seeds: list[list[int]], adapters: list[int], width: int = 0) -> None:
+    def admit(
+        self,
+        prompts: list[list[int]],
+        places: list[list[int]],
+        seeds: list[list[int]],
+        adapters: list[int],
+        width: int = 0,
+    ) -> None:
         "Compute `prompts` (token ids) and write each into its `places` (slots), one for each seed. The packed row is filled up to `width` tokens, so that its shape is always the same."
         slots, device = self.slots, self.slots.device
         lengths, copies = [len(p) for p in prompts], [len(p) for p in places]
         starts = torch.tensor([0, *lengths]).cumsum(0)[:-1].tolist()
         spare = [[self.pad] * (width - sum(lengths))] if sum(lengths) < width else []
-        source, slot, place = (torch.cat(parts).to(device) for parts in zip(*[(torch.arange(n) + start, torch.full((n,), s), torch.arange(n)) for n, start, chosen in zip(lengths, starts, places) for s in chosen]))
+        source, slot, place = (
+            torch.cat(parts).to(device)
+            for parts in zip(
+                *[
+                    (torch.arange(n) + start, torch.full((n,), s), torch.arange(n))
+                    for n, start, chosen in zip(lengths, starts, places)
+                    for s in chosen
+                ]
+            )
+        )
         ends = torch.tensor([start + n - 1 for start, n in zip(starts, lengths)])
         ends = torch.cat([ends, ends[:1].expand(rounded(len(ends), 32) - len(ends))]) if width else ends
         chosen = torch.tensor([s for some in places for s in some], device=device)
-        self.adapters[chosen] = torch.tensor(adapters, device=device).repeat_interleave(torch.tensor(copies, device=device))
-        if self.bank: self.bank.choose(torch.tensor(adapters + [-1] * len(spare)).repeat_interleave(torch.tensor([*lengths, *map(len, spare)])).to(device)[None])
+        self.adapters[chosen] = torch.tensor(adapters, device=device).repeat_interleave(
+            torch.tensor(copies, device=device)
+        )
+        if self.bank:
+            self.bank.choose(
+                torch.tensor(adapters + [-1] * len(spare))
+                .repeat_interleave(torch.tensor([*lengths, *map(len, spare)]))
+                .to(device)[None]
+            )
         slots.entering = source, slot, place
-        try: logits = self.model(**packed_row(prompts + spare, device), slots=slots, logits_to_keep=ends.to(device), use_cache=False).logits[0]
-        finally: slots.entering = None
+        try:
+            logits = self.model(
+                **packed_row(prompts + spare, device), slots=slots, logits_to_keep=ends.to(device), use_cache=False
+            ).logits[0]
+        finally:
+            slots.entering = None
         logits = logits[torch.arange(len(prompts)).repeat_interleave(torch.tensor(copies)).to(device)]
         slots.seed[chosen] = torch.tensor([s for some in seeds for s in some], device=device)
-        slots.position[chosen] = torch.tensor(lengths, device=device).repeat_interleave(torch.tensor(copies, device=device))
+        slots.position[chosen] = torch.tensor(lengths, device=device).repeat_interleave(
+            torch.tensor(copies, device=device)
+        )
         slots.token[chosen] = pick(logits, slots.seed[chosen], slots.position[chosen], self.temperature)
 
     def advance(self) -> None:
         "The next token of the first `used` slots, computed where they stand."
         slots, used = self.slots, self.slots.used
         at, token = slots.position[:used], slots.token[:used]
-        if not slots.kernel: slots.mask = torch.zeros(used, 1, 1, slots.reach, dtype=slots.keys[0].dtype, device=slots.device).masked_fill(slots.places[:slots.reach] > at[:, None, None, None], float('-inf'))
-        if self.bank: self.bank.choose(self.adapters[:used, None])
-        logits = self.model(input_ids=token[:, None], position_ids=at[:, None], slots=slots, use_cache=False).logits[:, -1]
-        at.add_(1).clamp_(max=slots.length - 1)      # an empty slot goes on in place
+        if not slots.kernel:
+            slots.mask = torch.zeros(
+                used, 1, 1, slots.reach, dtype=slots.keys[0].dtype, device=slots.device
+            ).masked_fill(slots.places[: slots.reach] > at[:, None, None, None], float('-inf'))
+        if self.bank:
+            self.bank.choose(self.adapters[:used, None])
+        logits = self.model(input_ids=token[:, None], position_ids=at[:, None], slots=slots, use_cache=False).logits[
+            :, -1
+        ]
+        at.add_(1).clamp_(max=slots.length - 1)  # an empty slot goes on in place
         token.copy_(pick(logits, slots.seed[:used], at, self.temperature))
 
     def recorded(self) -> torch.cuda.CUDAGraph:
         "A step as a CUDA graph."
         slots, kept = self.slots, (self.slots.token.clone(), self.slots.position.clone())
         self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream): self.advance()      # what is set up at the first call must not be recorded
+        with torch.cuda.stream(self.stream):
+            self.advance()  # what is set up at the first call must not be recorded
         torch.cuda.current_stream().wait_stream(self.stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream): self.advance()
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+            self.advance()
         self.pool = self.pool or graph.pool()
-        slots.token.copy_(kept[0]); slots.position.copy_(kept[1])
+        slots.token.copy_(kept[0])
+        slots.position.copy_(kept[1])
         return graph
 
     def step(self, used: int, reach: int) -> None:
         "The next token of the first `used` slots, of which none has more than `reach` tokens."
         slots = self.slots
-        slots.used, slots.reach = used, slots.length if slots.kernel else min(rounded(reach, PIECE if self.cuda else 16), slots.length)
-        if not self.cuda: return self.advance()
-        if (used, slots.reach) not in self.graphs: self.graphs[used, slots.reach] = self.recorded()
+        slots.used, slots.reach = (
+            used,
+            slots.length if slots.kernel else min(rounded(reach, PIECE if self.cuda else 16), slots.length),
+        )
+        if not self.cuda:
+            return self.advance()
+        if (used, slots.reach) not in self.graphs:
+            self.graphs[used, slots.reach] = self.recorded()
         self.graphs[used, slots.reach].replay()
 
     def close(self) -> None:
         "Let the last step end before its graph and memory go."
-        if self.cuda: torch.cuda.synchronize()
+        if self.cuda:
+            torch.cuda.synchronize()
         self.graphs.clear()
 
 # %% ../../nbs/generation/kv_slots.ipynb #32-97fff6fe
 @dataclass
 class Completion:
     "An answer in the making: its prompt (token ids), the most tokens it may have, seed and adapter (-1: none), the tokens so far, and why it ended. `ended(ids)` is asked after each token."
+
     prompt: list[int]
     most: int
     eos: int
@@ -177,26 +261,35 @@ class Completion:
     ids: list[int] = None
     reason: str | None = None
 
-    def __post_init__(self): self.ids = []
+    def __post_init__(self):
+        self.ids = []
 
     def add(self, token: int) -> None:
         "Take a token: the end (eos), or one that may complete the answer (fence) or exhaust it (length)."
-        if token == self.eos: self.reason = 'eos'
+        if token == self.eos:
+            self.reason = 'eos'
         else:
             self.ids.append(token)
-            self.reason = (self.ended(self.ids) if self.ended else None) or ('length' if len(self.ids) >= self.most else None)
+            self.reason = (self.ended(self.ids) if self.ended else None) or (
+                'length' if len(self.ids) >= self.most else None
+            )
+
 
 def same_prompt(answers: list[Completion], most: int) -> list[list[Completion]]:
     "Neighbours with one prompt and adapter, at most `most` together."
     found = []
     for answer in answers:
         last = found[-1] if found else None
-        if last and len(last) < most and last[0].prompt == answer.prompt and last[0].adapter == answer.adapter: last.append(answer)
-        else: found.append([answer])
+        if last and len(last) < most and last[0].prompt == answer.prompt and last[0].adapter == answer.adapter:
+            last.append(answer)
+        else:
+            found.append([answer])
     return found
+
 
 class Scheduler:
     "Which answer sits in which slot, and which wait."
+
     def __init__(self, decoder: Decoder, answers: list[Completion], room: int):
         self.decoder, self.room, n = decoder, room, decoder.slots.n
         self.waiting, self.holder, self.free = deque(same_prompt(answers, n)), [None] * n, deque(range(n))
@@ -205,8 +298,10 @@ class Scheduler:
         "Answers to admit now, by prompt; none when it is better to wait."
         chosen, tokens, free = [], 0, len(self.free)
         for group in self.waiting:
-            if chosen and tokens + len(group[0].prompt) > self.room: return chosen     # a full row
-            if len(group) > free: return [] if len(self.free) < self.decoder.slots.n else chosen
+            if chosen and tokens + len(group[0].prompt) > self.room:
+                return chosen  # a full row
+            if len(group) > free:
+                return [] if len(self.free) < self.decoder.slots.n else chosen
             chosen.append(group)
             tokens, free = tokens + len(group[0].prompt), free - len(group)
         return chosen
@@ -216,16 +311,23 @@ class Scheduler:
         places = [[self.free.popleft() for _ in group] for group in groups]
         for group, some in zip(groups, places):
             self.waiting.popleft()
-            for answer, slot in zip(group, some): self.holder[slot] = answer
+            for answer, slot in zip(group, some):
+                self.holder[slot] = answer
         tokens = sum(len(group[0].prompt) for group in groups)
-        self.decoder.admit([g[0].prompt for g in groups], places, [[a.seed for a in g] for g in groups], [g[0].adapter for g in groups],
-                           rounded(max(tokens, self.room), 256) if self.decoder.cuda else 0)
+        self.decoder.admit(
+            [g[0].prompt for g in groups],
+            places,
+            [[a.seed for a in g] for g in groups],
+            [g[0].adapter for g in groups],
+            rounded(max(tokens, self.room), 256) if self.decoder.cuda else 0,
+        )
         return [(slot, answer) for group, some in zip(groups, places) for answer, slot in zip(group, some)]
 
     def release(self, slot: int) -> None:
         "Empty a slot; on a CPU the last used one moves into it."
         self.holder[slot] = None
-        if self.decoder.cuda: return self.free.append(slot)
+        if self.decoder.cuda:
+            return self.free.append(slot)
         last = max(i for i, held in enumerate(self.holder) if held or i == slot)
         if last != slot:
             self.decoder.slots.move(last, slot)
@@ -233,18 +335,26 @@ class Scheduler:
             self.holder[slot], self.holder[last] = self.holder[last], None
         self.free = deque(i for i, held in enumerate(self.holder) if not held)
 
+
 class PendingTokens:
     "Tokens on their way from the device, with who sat where when they were made."
+
     def __init__(self, loop: Scheduler, who: list[tuple[int, Completion]]):
         self.who, tokens, self.there = who, loop.decoder.slots.token, None
-        self.tokens = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=loop.decoder.cuda).copy_(tokens, non_blocking=loop.decoder.cuda)
-        if loop.decoder.cuda: self.there = torch.cuda.Event(); self.there.record()
+        self.tokens = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=loop.decoder.cuda).copy_(
+            tokens, non_blocking=loop.decoder.cuda
+        )
+        if loop.decoder.cuda:
+            self.there = torch.cuda.Event()
+            self.there.record()
 
     def opened(self) -> list[tuple[int, Completion, int]]:
         "(slot, answer, token) of the answers that have not ended."
-        if self.there: self.there.synchronize()
+        if self.there:
+            self.there.synchronize()
         tokens = self.tokens.tolist()
         return [(slot, answer, tokens[slot]) for slot, answer in self.who if not answer.reason]
+
 
 @torch.inference_mode()
 def decode(decoder: Decoder, answers: list[Completion], room: int) -> Iterator[list[Completion]]:
@@ -253,17 +363,28 @@ def decode(decoder: Decoder, answers: list[Completion], room: int) -> Iterator[l
     try:
         with attending(decoder.model, 'slots'):
             while loop.waiting or any(loop.holder):
-                if loop.waiting and (groups := loop.taken()): late.append(PendingTokens(loop, loop.admit(groups)))      # first tokens come with the prompts
+                if loop.waiting and (groups := loop.taken()):
+                    late.append(PendingTokens(loop, loop.admit(groups)))  # first tokens come with the prompts
                 else:
                     held = [(slot, answer) for slot, answer in enumerate(loop.holder) if answer]
-                    decoder.step(decoder.slots.n if decoder.cuda else len(held), max(len(a.prompt) + len(a.ids) for _, a in held) + 1 + len(late))
+                    decoder.step(
+                        decoder.slots.n if decoder.cuda else len(held),
+                        max(len(a.prompt) + len(a.ids) for _, a in held) + 1 + len(late),
+                    )
                     late.append(PendingTokens(loop, held))
                 done = []
                 while len(late) > (1 if decoder.cuda else 0):
                     for slot, answer, token in late.popleft().opened():
                         answer.add(token)
-                        if answer.reason: done.append((slot, answer))
-                for slot, _ in sorted(done, key=lambda pair: -pair[0]): loop.release(slot)
-                if done and decoder.cuda: decoder.slots.position[torch.tensor([slot for slot, _ in done]).to(decoder.slots.device, non_blocking=True)] = 0      # an empty slot has little to read
-                if done: yield [answer for _, answer in done]
-    finally: decoder.close()
+                        if answer.reason:
+                            done.append((slot, answer))
+                for slot, _ in sorted(done, key=lambda pair: -pair[0]):
+                    loop.release(slot)
+                if done and decoder.cuda:
+                    decoder.slots.position[
+                        torch.tensor([slot for slot, _ in done]).to(decoder.slots.device, non_blocking=True)
+                    ] = 0  # an empty slot has little to read
+                if done:
+                    yield [answer for _, answer in done]
+    finally:
+        decoder.close()

@@ -12,28 +12,36 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from ..reporting.adapter_anatomy import adapter_config, read_factors
 from ..core.errors import UserError
 from ..core.files import shown
 from ..models.lora_layers import SHARED_INPUT_PROJECTIONS, dense
+from ..reporting.adapter_anatomy import adapter_config, read_factors
 
 # %% ../../nbs/generation/multi_lora.ipynb #33-0edb63fe
 def unsupported_reason(folder: Path | str) -> str | None:
     "None for an adapter that a bank can hold, else what it has that plain LoRA does not."
-    try: config = adapter_config(folder)
-    except UserError as error: return str(error)
-    if config.get('bias', 'none') != 'none' or config.get('lora_bias'): return f'{shown(folder)} has trained biases'
+    try:
+        config = adapter_config(folder)
+    except UserError as error:
+        return str(error)
+    if config.get('bias', 'none') != 'none' or config.get('lora_bias'):
+        return f'{shown(folder)} has trained biases'
     start = config.get('init_lora_weights', True)
     changes = isinstance(start, str) and start.lower() not in ('gaussian', 'orthogonal', 'true', 'false')
     return f'{shown(folder)} was begun with {start}, which changes the base' if changes else None
 
+
 def factors(folder: Path | str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     "(A of shape (r, in), B of shape (out, r) times the scale), float32, by the name of the adapted layer."
-    return {name.removeprefix('base_model.model.'): (torch.from_numpy(f.A).float(), torch.from_numpy(f.B * f.scale).float()) for name, f in read_factors(folder).items()}
+    return {
+        name.removeprefix('base_model.model.'): (torch.from_numpy(f.A).float(), torch.from_numpy(f.B * f.scale).float())
+        for name, f in read_factors(folder).items()
+    }
 
 # %% ../../nbs/generation/multi_lora.ipynb #33-dbc6fb73
 class LoRAProjections:
     "The products `x A'` of the layers of a group, of all adapters, with all but the chosen one's set to zero."
+
     def __init__(self, bank, blocks: list[torch.Tensor]):
         self.bank, self.blocks, self.x, self.found = bank, torch.cat(blocks), None, None
 
@@ -43,8 +51,10 @@ class LoRAProjections:
             mask = self.bank.mask[..., None, :]
             self.x, self.found = x, F.linear(x, self.blocks).unflatten(-1, (-1, mask.shape[-1])) * mask
         mine = self.found[..., layer, :]
-        if layer + 1 == self.found.shape[-2]: self.x = self.found = None      # or every layer's input would stay in memory
+        if layer + 1 == self.found.shape[-2]:
+            self.x = self.found = None  # or every layer's input would stay in memory
         return mine
+
 
 def grouped(layers: dict) -> list[list[str]]:
     "Names of layers, those that read the same input together."
@@ -55,37 +65,54 @@ def grouped(layers: dict) -> list[list[str]]:
             group = [f'{parent}.{n}' for n in names]
             if last == names[0] and all(n in rest for n in group):
                 found.append(group)
-                for n in group: del rest[n]
+                for n in group:
+                    del rest[n]
     return [*found, *([name] for name in rest)]
+
 
 class MultiLoRA:
     "LoRA adapters over one base model. `choose` says which row has which; `close` leaves the model as it was. Raises `UserError` for adapters that are not this model's."
+
     def __init__(self, model, folders: list[Path | str]):
         self.model, self.folders, self.thins, self.touched = model, [Path(f) for f in folders], [], []
         parts = [factors(folder) for folder in self.folders]
         self.ranks = [next(iter(part.values()))[0].shape[0] for part in parts]
         owner = torch.tensor([i for i, rank in enumerate(self.ranks) for _ in range(rank)], dtype=torch.long)
-        self.table = (owner == torch.arange(-1, len(parts))[:, None]).to(model.device, model.dtype)      # row 0: no adapter
+        self.table = (owner == torch.arange(-1, len(parts))[:, None]).to(model.device, model.dtype)  # row 0: no adapter
         layers = {name: module for name, module in model.named_modules() if any(name in part for part in parts)}
-        for folder, part in zip(self.folders, parts): self.check(folder, part, layers)
-        for group in grouped(layers): self.adapt([layers[name] for name in group], [[part.get(name) for part in parts] for name in group])
+        for folder, part in zip(self.folders, parts):
+            self.check(folder, part, layers)
+        for group in grouped(layers):
+            self.adapt([layers[name] for name in group], [[part.get(name) for part in parts] for name in group])
         self.choose(torch.tensor(-1, device=model.device))
 
     def check(self, folder: Path, part: dict, layers: dict) -> None:
         "Raise `UserError` when an adapter's layers or sizes are not the model's."
         for name, (a, b) in part.items():
             if name not in layers or (a.shape[1], b.shape[0]) != (layers[name].in_features, layers[name].out_features):
-                raise UserError(f'the adapter in {shown(folder)} is for another model: its {name} does not fit; name the model that it was trained on with --model')
+                raise UserError(
+                    f'the adapter in {shown(folder)} is for another model: its {name} does not fit; name the model that it was trained on with --model'
+                )
 
     def adapt(self, layers: list, pairs: list[list]) -> None:
         "Let the layers of a group add what the adapters give; `pairs`: for each layer the factors of each adapter, or None."
-        def side(layer, pair, rank): return pair or (torch.zeros(rank, layer.in_features), torch.zeros(layer.out_features, rank))
-        both = [list(zip(*[side(layer, pair, rank) for pair, rank in zip(some, self.ranks)])) for layer, some in zip(layers, pairs)]
+
+        def side(layer, pair, rank):
+            return pair or (torch.zeros(rank, layer.in_features), torch.zeros(layer.out_features, rank))
+
+        both = [
+            list(zip(*[side(layer, pair, rank) for pair, rank in zip(some, self.ranks)]))
+            for layer, some in zip(layers, pairs)
+        ]
         thin = LoRAProjections(self, [torch.cat(a).to(self.model.device, self.model.dtype) for a, _ in both])
         self.thins.append(thin)
         for i, (layer, (_, b)) in enumerate(zip(layers, both)):
             self.touched.append((layer, layer.__dict__.get('forward')))
-            layer.forward = lambda x, i=i, plain=layer.forward, b=torch.cat(b, 1).to(self.model.device, self.model.dtype).T: self.added(plain(x), thin.of(x, i), b)
+            layer.forward = (
+                lambda x, i=i, plain=layer.forward, b=torch.cat(b, 1).to(self.model.device, self.model.dtype).T: (
+                    self.added(plain(x), thin.of(x, i), b)
+                )
+            )
 
     @staticmethod
     def added(y: torch.Tensor, thin: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -96,35 +123,52 @@ class MultiLoRA:
     def choose(self, adapters: torch.Tensor) -> None:
         "From now on rows have these adapters: their numbers (-1: none), of the shape of the rows, or one number for all."
         self.mask = self.table[adapters + 1]
-        for thin in self.thins: thin.x = thin.found = None
+        for thin in self.thins:
+            thin.x = thin.found = None
 
     def close(self) -> None:
         "Leave the layers as they were."
         for layer, before in self.touched:
-            if before: layer.forward = before
-            else: layer.__dict__.pop('forward', None)
+            if before:
+                layer.forward = before
+            else:
+                layer.__dict__.pop('forward', None)
 
 # %% ../../nbs/generation/multi_lora.ipynb #33-6dedb2b4
 def packed_layers(model) -> list:
     "Layers with 4-bit weights."
     return [m for m in model.modules() if hasattr(getattr(m, 'weight', None), 'quant_state')]
 
+
 def expanded_bytes(model) -> int:
     "Bytes that the 4-bit weights of `model` take when they are expanded to its dtype."
     return sum(m.in_features * m.out_features for m in packed_layers(model)) * model.dtype.itemsize
 
-FEW = 192      # rows of a product below which a CPU is faster with the weights on the left
+
+FEW = 192  # rows of a product below which a CPU is faster with the weights on the left
+
 
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     "`x` (..., in) times `weight` (out, in) transposed, plus `bias`. Of few rows on a CPU the result lies transposed in memory."
     rows = x.flatten(0, -2)
-    if x.device.type != 'cpu' or len(rows) > FEW: return F.linear(x, weight, bias)
+    if x.device.type != 'cpu' or len(rows) > FEW:
+        return F.linear(x, weight, bias)
     y = (weight @ rows.T).T.unflatten(0, x.shape[:-1])
     return y if bias is None else y + bias
+
 
 def prepare_for_decoding(model, expand: bool = False) -> int:
     "Let the maps of a model on a CPU compute by `product`; with `expand`, keep every 4-bit weight in the model's dtype too and compute with that. Returns the number of layers changed."
     cpu, head = model.device.type == 'cpu', model.get_output_embeddings()
-    chosen = packed_layers(model) if expand else [m for m in model.modules() if type(m) is torch.nn.Linear and m is not head] if cpu else []
-    for layer in chosen: layer.forward = lambda x, weight=dense(layer.weight, model.dtype) if expand else layer.weight, bias=layer.bias: product(x, weight, bias)
+    chosen = (
+        packed_layers(model)
+        if expand
+        else [m for m in model.modules() if type(m) is torch.nn.Linear and m is not head]
+        if cpu
+        else []
+    )
+    for layer in chosen:
+        layer.forward = lambda x, weight=dense(layer.weight, model.dtype) if expand else layer.weight, bias=layer.bias: (
+            product(x, weight, bias)
+        )
     return len(chosen)

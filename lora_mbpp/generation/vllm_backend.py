@@ -14,65 +14,116 @@ from pathlib import Path
 
 import torch
 
-from ..reporting.adapter_anatomy import adapter_config
-from .multi_lora import unsupported_reason
 from ..core.errors import UserError
 from ..core.files import shown
 from .kv_slots import Completion
+from .multi_lora import unsupported_reason
 from ..models.loading import Runtime, model_path
+from ..reporting.adapter_anatomy import adapter_config
 
 # %% ../../nbs/generation/vllm_backend.ipynb #35-d11d25c0
 def vllm_unsupported_reason() -> str | None:
     "None where vLLM can be used, else a sentence."
-    if not sys.platform.startswith('linux'): return 'vLLM runs on Linux only: use --decoder slots, or WSL2'
-    if not find_spec('vllm'): return 'vLLM is not installed: pip install "lora_mbpp[vllm]", or use --decoder slots'
+    if not sys.platform.startswith('linux'):
+        return 'vLLM runs on Linux only: use --decoder slots, or WSL2'
+    if not find_spec('vllm'):
+        return 'vLLM is not installed: pip install "lora_mbpp[vllm]", or use --decoder slots'
     return None
 
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)      # for which vLLM has kernels
+
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has kernels
+
 
 def common_rank(adapters: list[Path]) -> int:
     "The smallest rank of `RANKS` that holds all adapters. Raises `UserError` for an adapter that vLLM does not serve."
     for adapter in adapters:
-        if why := unsupported_reason(adapter): raise UserError(f'{why}, which vLLM does not serve: use --decoder slots')
+        if why := unsupported_reason(adapter):
+            raise UserError(f'{why}, which vLLM does not serve: use --decoder slots')
     most = max(adapter_config(adapter)['r'] for adapter in adapters)
-    if most > RANKS[-1]: raise UserError(f'an adapter of rank {most} is more than vLLM serves ({RANKS[-1]}): use --decoder slots')
+    if most > RANKS[-1]:
+        raise UserError(f'an adapter of rank {most} is more than vLLM serves ({RANKS[-1]}): use --decoder slots')
     return next(rank for rank in RANKS if rank >= most)
 
 # %% ../../nbs/generation/vllm_backend.ipynb #35-3c0db4e0
 class VLLMServer:
     "vLLM with a model and LoRA adapters, for answers of at most `length` tokens with their prompts, `n` at once. Raises `UserError` for what it refuses."
+
     def __init__(self, model: str, runtime: Runtime, adapters: list[Path], length: int, n: int):
-        if why := vllm_unsupported_reason(): raise UserError(why)
+        if why := vllm_unsupported_reason():
+            raise UserError(why)
         os.environ.setdefault('VLLM_LOGGING_LEVEL', 'WARNING')
-        os.environ.setdefault('VLLM_CPU_KVCACHE_SPACE', '4')      # GiB
+        os.environ.setdefault('VLLM_CPU_KVCACHE_SPACE', '4')  # GiB
         os.environ.setdefault('VLLM_ENABLE_V1_MULTIPROCESSING', '0')
-        from vllm import LLM      # ten seconds of import
-        lora = {'enable_lora': True, 'max_loras': len(adapters), 'max_lora_rank': common_rank(adapters)} if adapters else {}
+        from vllm import LLM  # ten seconds of import
+
+        lora = (
+            {'enable_lora': True, 'max_loras': len(adapters), 'max_lora_rank': common_rank(adapters)}
+            if adapters
+            else {}
+        )
         packed = {'quantization': 'bitsandbytes'} if runtime.quantization == 'nf4' else {}
-        card = {'gpu_memory_utilization': round(0.9 * torch.cuda.get_per_process_memory_fraction(), 3)} if runtime.device == 'cuda' else {}
+        card = (
+            {'gpu_memory_utilization': round(0.9 * torch.cuda.get_per_process_memory_fraction(), 3)}
+            if runtime.device == 'cuda'
+            else {}
+        )
         self.adapters = [Path(adapter) for adapter in adapters]
-        try: self.engine = LLM(str(model_path(model)), dtype=runtime.dtype, max_model_len=length, max_num_seqs=n, seed=0, generation_config='vllm', disable_log_stats=True, **lora, **packed, **card).llm_engine
-        except (OSError, ValueError, RuntimeError) as error: raise UserError(f'vLLM does not take {shown(model)}: {str(error).strip().splitlines()[0][:300]}; use --decoder slots') from error
+        try:
+            self.engine = LLM(
+                str(model_path(model)),
+                dtype=runtime.dtype,
+                max_model_len=length,
+                max_num_seqs=n,
+                seed=0,
+                generation_config='vllm',
+                disable_log_stats=True,
+                **lora,
+                **packed,
+                **card,
+            ).llm_engine
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f'vLLM does not take {shown(model)}: {str(error).strip().splitlines()[0][:300]}; use --decoder slots'
+            ) from error
 
     def ask(self, name: str, answer: Completion, temperature: float) -> None:
         "Hand in an answer that has not begun."
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
-        adapter = LoRARequest(self.adapters[answer.adapter].name, answer.adapter + 1, str(self.adapters[answer.adapter])) if answer.adapter >= 0 else None
-        wish = SamplingParams(temperature=temperature, seed=answer.seed if temperature else None, max_tokens=answer.most, stop_token_ids=[answer.eos], ignore_eos=True, detokenize=False)
+
+        adapter = (
+            LoRARequest(self.adapters[answer.adapter].name, answer.adapter + 1, str(self.adapters[answer.adapter]))
+            if answer.adapter >= 0
+            else None
+        )
+        wish = SamplingParams(
+            temperature=temperature,
+            seed=answer.seed if temperature else None,
+            max_tokens=answer.most,
+            stop_token_ids=[answer.eos],
+            ignore_eos=True,
+            detokenize=False,
+        )
         self.engine.add_request(name, {'prompt_token_ids': answer.prompt}, wish, lora_request=adapter)
 
     def endings(self, answers: list[Completion], temperature: float = 0.0) -> Iterator[list[Completion]]:
         "The unfinished ones of `answers` as they end, in lists."
         going = {str(i): answer for i, answer in enumerate(answers) if not answer.reason}
-        for name, answer in going.items(): self.ask(name, answer, temperature)
+        for name, answer in going.items():
+            self.ask(name, answer, temperature)
         while going:
             ended = {}
             for output in self.engine.step():
-                if not (answer := going.get(output.request_id)): continue      # called off a step ago
-                for token in output.outputs[0].token_ids[len(answer.ids):]: answer.reason or answer.add(token)
-                if answer.reason: ended[output.request_id] = going.pop(output.request_id)
-                elif output.finished: raise UserError(f'vLLM ended task {answer.key[0]} after {len(answer.ids)} tokens ({output.outputs[0].finish_reason}): use --decoder slots')
+                if not (answer := going.get(output.request_id)):
+                    continue  # called off a step ago
+                for token in output.outputs[0].token_ids[len(answer.ids) :]:
+                    answer.reason or answer.add(token)
+                if answer.reason:
+                    ended[output.request_id] = going.pop(output.request_id)
+                elif output.finished:
+                    raise UserError(
+                        f'vLLM ended task {answer.key[0]} after {len(answer.ids)} tokens ({output.outputs[0].finish_reason}): use --decoder slots'
+                    )
             if ended:
                 self.engine.abort_request(list(ended))
                 yield [*ended.values()]

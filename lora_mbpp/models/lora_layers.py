@@ -24,20 +24,24 @@ def dense(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     "A frozen weight of shape (out, in) as numbers of `dtype`; NF4 is expanded by bitsandbytes."
     if hasattr(weight, 'quant_state'):
         from bitsandbytes.functional import dequantize_4bit
+
         return dequantize_4bit(weight.data, weight.quant_state).to(dtype)
     return weight.to(dtype)
+
 
 class AdaptedLinears(torch.autograd.Function):
     """Several adapted maps of one input x (..., in): y_i = x W_i' + bias_i + scale (x A_i') B_i', for frozen W_i (out_i, in) and A_i (r, in), B_i (out_i, r) in float32.
     Called with x, scale, and the lists of W, bias, A and B one after the other; returns a tuple."""
+
     @staticmethod
     def forward(ctx, x, scale, *parts):
         n = len(parts) // 4
-        weights, biases, a, b = (parts[k * n:(k + 1) * n] for k in range(4))
+        weights, biases, a, b = (parts[k * n : (k + 1) * n] for k in range(4))
         flat = x.reshape(-1, x.shape[-1])
-        thin = flat @ torch.cat(a).to(x.dtype).T if n > 1 else flat @ a[0].to(x.dtype).T     # (tokens, n r)
+        thin = flat @ torch.cat(a).to(x.dtype).T if n > 1 else flat @ a[0].to(x.dtype).T  # (tokens, n r)
         ys = [F.linear(flat, dense(weight, x.dtype), bias) for weight, bias in zip(weights, biases)]
-        for y, t, m in zip(ys, thin.split([m.shape[0] for m in a], 1), b): y.addmm_(t, m.to(x.dtype).T, alpha=scale)
+        for y, t, m in zip(ys, thin.split([m.shape[0] for m in a], 1), b):
+            y.addmm_(t, m.to(x.dtype).T, alpha=scale)
         ctx.save_for_backward(flat, thin, *a, *b)
         ctx.weights, ctx.scale, ctx.shape = weights, scale, x.shape
         return tuple(y.view(*x.shape[:-1], -1) for y in ys)
@@ -47,49 +51,83 @@ class AdaptedLinears(torch.autograd.Function):
         (flat, thin, *both), n = ctx.saved_tensors, len(ctx.weights)
         a, b, dtype, ranks = both[:n], both[n:], flat.dtype, [m.shape[0] for m in both[:n]]
         dys = [dy.reshape(-1, dy.shape[-1]) for dy in dys]
-        back = torch.cat([dy @ m.to(dtype) for dy, m in zip(dys, b)], 1).mul_(ctx.scale)        # (tokens, n r)
+        back = torch.cat([dy @ m.to(dtype) for dy, m in zip(dys, b)], 1).mul_(ctx.scale)  # (tokens, n r)
         dx = None
         if ctx.needs_input_grad[0]:
             dx = dys[0] @ dense(ctx.weights[0], dtype)
-            for dy, weight in zip(dys[1:], ctx.weights[1:]): dx.addmm_(dy, dense(weight, dtype))
+            for dy, weight in zip(dys[1:], ctx.weights[1:]):
+                dx.addmm_(dy, dense(weight, dtype))
             dx = dx.addmm_(back, torch.cat(a).to(dtype)).view(ctx.shape)
         da = (back.T @ flat).to(a[0].dtype).split(ranks)
-        db = [(t.T @ dy).mul_(ctx.scale).to(m.dtype).T for t, dy, m in zip(thin.split(ranks, 1), dys, b)]     # this way round the thin side comes first, which is twice as fast
+        db = [
+            (t.T @ dy).mul_(ctx.scale).to(m.dtype).T for t, dy, m in zip(thin.split(ranks, 1), dys, b)
+        ]  # this way round the thin side comes first, which is twice as fast
         return dx, None, *[None] * (2 * n), *da, *db
 
 # %% ../../nbs/models/lora_layers.ipynb #29-585876b2
 def supports_fused_lora(layer) -> bool:
     "True for a PEFT layer that the lean function computes: one plain LoRA without dropout, on a frozen weight that is dense or NF4."
-    if not isinstance(layer, LoraLinear) and type(layer).__name__ != 'Linear4bit': return False
-    if not hasattr(layer, 'lora_A') or layer.active_adapters != ['default'] or layer.merged or getattr(layer, 'lora_variant', {}): return False
+    if not isinstance(layer, LoraLinear) and type(layer).__name__ != 'Linear4bit':
+        return False
+    if (
+        not hasattr(layer, 'lora_A')
+        or layer.active_adapters != ['default']
+        or layer.merged
+        or getattr(layer, 'lora_variant', {})
+    ):
+        return False
     base, weight = layer.get_base_layer(), layer.get_base_layer().weight
     known = type(base) is nn.Linear or hasattr(weight, 'quant_state')
-    return known and not weight.requires_grad and isinstance(layer.lora_dropout['default'], nn.Identity) and layer.lora_A['default'].bias is None and layer.lora_B['default'].bias is None
+    return (
+        known
+        and not weight.requires_grad
+        and isinstance(layer.lora_dropout['default'], nn.Identity)
+        and layer.lora_A['default'].bias is None
+        and layer.lora_B['default'].bias is None
+    )
 
-SHARED_INPUT_PROJECTIONS = (('q_proj', 'k_proj', 'v_proj'), ('gate_proj', 'up_proj'))      # maps of one input, in the order in which transformers' models call them
+
+SHARED_INPUT_PROJECTIONS = (
+    ('q_proj', 'k_proj', 'v_proj'),
+    ('gate_proj', 'up_proj'),
+)  # maps of one input, in the order in which transformers' models call them
+
 
 def frozen_weight(base: nn.Module) -> torch.Tensor:
     "The weight of a base layer; packed bytes gathered from several processes learn again what they mean."
     weight = base.weight
-    if not hasattr(weight, 'quant_state') and getattr(base, 'quant_state', None) is not None: weight.quant_state = base.quant_state
+    if not hasattr(weight, 'quant_state') and getattr(base, 'quant_state', None) is not None:
+        weight.quant_state = base.quant_state
     return weight
+
 
 class Group:
     "PEFT layers that read the same input: the first one called computes all, the others hand out what is theirs. Called with another input, a layer computes for itself."
+
     def __init__(self, layers: list):
         self.layers, self.x, self.found = layers, None, None
-        for i, layer in enumerate(layers): layer.forward = lambda x, *args, i=i, **kwargs: self.output(i, x)
+        for i, layer in enumerate(layers):
+            layer.forward = lambda x, *args, i=i, **kwargs: self.output(i, x)
 
     def computed(self, x: torch.Tensor, layers: list) -> tuple:
         bases = [layer.get_base_layer() for layer in layers]
-        return AdaptedLinears.apply(x, layers[0].scaling['default'], *[frozen_weight(m) for m in bases], *[m.bias for m in bases],
-                                    *[layer.lora_A['default'].weight for layer in layers], *[layer.lora_B['default'].weight for layer in layers])
+        return AdaptedLinears.apply(
+            x,
+            layers[0].scaling['default'],
+            *[frozen_weight(m) for m in bases],
+            *[m.bias for m in bases],
+            *[layer.lora_A['default'].weight for layer in layers],
+            *[layer.lora_B['default'].weight for layer in layers],
+        )
 
     def output(self, i: int, x: torch.Tensor) -> torch.Tensor:
-        if i == 0: self.x, self.found = x, self.computed(x, self.layers)
+        if i == 0:
+            self.x, self.found = x, self.computed(x, self.layers)
         mine = self.found[i] if self.x is x else self.computed(x, [self.layers[i]])[0]
-        if i + 1 == len(self.layers): self.x = self.found = None     # nothing is kept beyond the last of them
+        if i + 1 == len(self.layers):
+            self.x = self.found = None  # nothing is kept beyond the last of them
         return mine
+
 
 def fuse_lora_layers(model: PeftModel) -> int:
     "Let every PEFT layer that fits compute by `AdaptedLinears`, those of one input together; returns their number. Names, parameters and saving stay PEFT's."
@@ -100,17 +138,24 @@ def fuse_lora_layers(model: PeftModel) -> int:
             layers = [getattr(parent, name, None) for name in names]
             if all(id(layer) in known for layer in layers) and len({layer.scaling['default'] for layer in layers}) == 1:
                 Group(layers)
-                for layer in layers: alone.pop(id(layer), None)
-    for layer in alone.values(): Group([layer])
+                for layer in layers:
+                    alone.pop(id(layer), None)
+    for layer in alone.values():
+        Group([layer])
     return len(found)
+
 
 def unfuse_lora_layers(model: PeftModel) -> None:
     "Give every layer PEFT's own forward back."
-    for module in model.modules(): module.__dict__.pop('forward', None) if isinstance(module, LoraLinear) or type(module).__name__ == 'Linear4bit' else None
+    for module in model.modules():
+        module.__dict__.pop('forward', None) if isinstance(module, LoraLinear) or type(
+            module
+        ).__name__ == 'Linear4bit' else None
 
 # %% ../../nbs/models/lora_layers.ipynb #29-d279740f
 class ChunkedLMHeadLoss(torch.autograd.Function):
     "Sum of the cross-entropies (nats) of hidden states (n, width) against targets (n,) through a frozen head (vocabulary, width), `piece` rows at a time."
+
     @staticmethod
     def forward(ctx, hidden, head, targets, piece):
         total, gradient = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(hidden)
@@ -128,84 +173,125 @@ class ChunkedLMHeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d):
-        gradient, = ctx.saved_tensors
+        (gradient,) = ctx.saved_tensors
         return gradient * d.to(gradient.dtype), None, None, None
 
 # %% ../../nbs/models/lora_layers.ipynb #29-31aefb90
 class DetachedLMHead(nn.Module):
     "A head that returns the hidden states; the real one is kept where saving does not see it."
+
     def __init__(self, head: nn.Module):
         super().__init__()
         self.kept = [head]
-    @property
-    def weight(self): return self.kept[0].weight
-    def forward(self, hidden): return hidden
 
-PIECE_BYTES = 256 * 2**20     # of float32 logits at a time
+    @property
+    def weight(self):
+        return self.kept[0].weight
+
+    def forward(self, hidden):
+        return hidden
+
+
+PIECE_BYTES = 256 * 2**20  # of float32 logits at a time
+
 
 def detach_lm_head(model: PeftModel) -> bool:
     "Let the model return hidden states as `logits`, where its head is a plain frozen matrix; True when it does."
     causal = model.get_base_model()
     head, text = causal.get_output_embeddings(), causal.config.get_text_config()
-    changes = any(getattr(text, name, None) not in (None, 1, 1.0) for name in ('final_logit_softcapping', 'logit_scale', 'logits_scaling', 'logits_scaling_factor'))
-    if type(head) is not nn.Linear or head.bias is not None or head.weight.requires_grad or changes: return False
+    changes = any(
+        getattr(text, name, None) not in (None, 1, 1.0)
+        for name in ('final_logit_softcapping', 'logit_scale', 'logits_scaling', 'logits_scaling_factor')
+    )
+    if type(head) is not nn.Linear or head.bias is not None or head.weight.requires_grad or changes:
+        return False
     causal.set_output_embeddings(DetachedLMHead(head))
     return True
+
 
 def attach_lm_head(model: PeftModel) -> bool:
     "Undo `detach_lm_head`; True when there was something to undo."
     causal = model.get_base_model()
     head = causal.get_output_embeddings()
-    if not isinstance(head, DetachedLMHead): return False
+    if not isinstance(head, DetachedLMHead):
+        return False
     causal.set_output_embeddings(head.kept[0])
     return True
 
+
 def answer_loss(model: PeftModel, row: dict, labels: torch.Tensor) -> torch.Tensor:
     "Summed cross-entropy (nats) of a packed row (inputs of the model) for the tokens whose label is not -100. `labels` has the shape (tokens,)."
-    places = (labels[1:] != -100).nonzero()[:, 0]     # a state predicts the next token; a document's first label is never asked for
-    if not len(places): return model(**row, logits_to_keep=1, use_cache=False).logits.float().sum() * 0    # nothing to learn here, but gradients for those who wait for them
+    places = (labels[1:] != -100).nonzero()[
+        :, 0
+    ]  # a state predicts the next token; a document's first label is never asked for
+    if not len(places):
+        return (
+            model(**row, logits_to_keep=1, use_cache=False).logits.float().sum() * 0
+        )  # nothing to learn here, but gradients for those who wait for them
     targets = labels[places + 1]
     found = model(**row, logits_to_keep=places, use_cache=False).logits[0]
-    head = (model.get_base_model() if hasattr(model, 'get_base_model') else model.module.get_base_model()).get_output_embeddings()
-    if not isinstance(head, DetachedLMHead): return F.cross_entropy(found.float(), targets, reduction='sum')
-    return ChunkedLMHeadLoss.apply(found.to(head.weight.dtype), head.weight, targets, max(64, PIECE_BYTES // (4 * head.weight.shape[0])))
+    head = (
+        model.get_base_model() if hasattr(model, 'get_base_model') else model.module.get_base_model()
+    ).get_output_embeddings()
+    if not isinstance(head, DetachedLMHead):
+        return F.cross_entropy(found.float(), targets, reduction='sum')
+    return ChunkedLMHeadLoss.apply(
+        found.to(head.weight.dtype), head.weight, targets, max(64, PIECE_BYTES // (4 * head.weight.shape[0]))
+    )
 
 # %% ../../nbs/models/lora_layers.ipynb #29-c3eeae2f
 def checkpoint_layers(model: PeftModel, how_many: int) -> int:
     "Recompute the activations of the first `how_many` decoder layers on the way back, keep those of the others; returns the number that do."
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})
-    layers = [m for m in model.modules() if hasattr(m, 'gradient_checkpointing') and hasattr(m, '_gradient_checkpointing_func') and hasattr(m, 'self_attn')]
-    for i, layer in enumerate(layers): layer.gradient_checkpointing = i < how_many
+    layers = [
+        m
+        for m in model.modules()
+        if hasattr(m, 'gradient_checkpointing')
+        and hasattr(m, '_gradient_checkpointing_func')
+        and hasattr(m, 'self_attn')
+    ]
+    for i, layer in enumerate(layers):
+        layer.gradient_checkpointing = i < how_many
     return min(how_many, len(layers))
 
 # %% ../../nbs/models/lora_layers.ipynb #29-743e42d0
 def fused_kernels_unsupported_reason(device: str) -> str | None:
     "None where Liger's kernels can run on `device`, otherwise why not."
-    if device != 'cuda': return 'no CUDA'
+    if device != 'cuda':
+        return 'no CUDA'
     missing = [name for name in ('triton', 'liger_kernel') if importlib.util.find_spec(name) is None]
     return f"{' and '.join(missing)} not installed" if missing else None
 
+
 def by_device(fused, plain):
     "A function that is `fused` for CUDA tensors and `plain` for all others."
+
     @functools.wraps(plain)
-    def chosen(x, *args, **kwargs): return (fused if x.is_cuda else plain)(x, *args, **kwargs)
+    def chosen(x, *args, **kwargs):
+        return (fused if x.is_cuda else plain)(x, *args, **kwargs)
+
     chosen.plain = plain
     return chosen
+
 
 def confine(namespace: dict, before: dict) -> list[str]:
     "Undo what was changed in a module's namespace since `before`, a copy of it: classes are put back, functions stay changed for CUDA tensors. Returns the names."
     changed = [name for name, value in before.items() if namespace[name] is not value]
     for name in changed:
-        plain = getattr(before[name], 'plain', before[name])     # changed twice: still one choice deep
+        plain = getattr(before[name], 'plain', before[name])  # changed twice: still one choice deep
         namespace[name] = plain if isinstance(plain, type) else by_device(namespace[name], plain)
     return changed
 
+
 def fuse_kernels(model) -> str:
     "Put Liger's norms, rotary embedding and gated product into a transformers model on CUDA; returns what was done, or why not."
-    if why := fused_kernels_unsupported_reason(next(model.parameters()).device.type): return f'plain kernels ({why})'
+    if why := fused_kernels_unsupported_reason(next(model.parameters()).device.type):
+        return f'plain kernels ({why})'
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
-    if model.config.model_type not in MODEL_TYPE_TO_APPLY_LIGER_FN: return f'plain kernels (Liger does not know {model.config.model_type})'
+
+    if model.config.model_type not in MODEL_TYPE_TO_APPLY_LIGER_FN:
+        return f'plain kernels (Liger does not know {model.config.model_type})'
     namespace = vars(sys.modules[type(model.get_base_model() if isinstance(model, PeftModel) else model).__module__])
     before = dict(namespace)
     _apply_liger_kernel_to_instance(model=model, cross_entropy=False, fused_linear_cross_entropy=False)

@@ -20,9 +20,15 @@ def packed_row(documents: list[list[int]], device: str = 'cpu') -> dict:
     "Inputs of a forward pass over `documents` (lists of token ids) as one row of shape (1, sum of lengths).."
     lengths = [len(d) for d in documents]
     cuts = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
-    return {'input_ids': torch.tensor([[t for d in documents for t in d]], device=device),
-            'position_ids': torch.cat([torch.arange(n) for n in lengths])[None].to(device),
-            'cu_seq_lens_q': cuts, 'cu_seq_lens_k': cuts, 'max_length_q': max(lengths), 'max_length_k': max(lengths)}
+    return {
+        'input_ids': torch.tensor([[t for d in documents for t in d]], device=device),
+        'position_ids': torch.cat([torch.arange(n) for n in lengths])[None].to(device),
+        'cu_seq_lens_q': cuts,
+        'cu_seq_lens_k': cuts,
+        'max_length_q': max(lengths),
+        'max_length_k': max(lengths),
+    }
+
 
 def shares(lengths: list[int], room: int) -> list[range]:
     "Documents in order, cut into runs of at most `room` tokens; a document longer than that has a run of its own."
@@ -38,36 +44,89 @@ def shares(lengths: list[int], room: int) -> list[range]:
 @lru_cache(maxsize=1)
 def flash_over_cuts():
     "`(varlen_attn, True when it takes fewer key heads than query heads)`, or None where torch has none."
-    try: from torch.nn.attention.varlen import varlen_attn
-    except ImportError: return None
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
     return varlen_attn, 'enable_gqa' in inspect.signature(varlen_attn).parameters
 
-def varlen_forward(module, query, key, value, attention_mask, scaling=None, cu_seq_lens_q=None, max_length_q=None, sliding_window=None, **kwargs):
+
+def varlen_forward(
+    module,
+    query,
+    key,
+    value,
+    attention_mask,
+    scaling=None,
+    cu_seq_lens_q=None,
+    max_length_q=None,
+    sliding_window=None,
+    **kwargs,
+):
     "Flash attention over a packed row (transformers' attention interface); torch's ordinary one where no cuts are given."
-    if cu_seq_lens_q is None: return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    if cu_seq_lens_q is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     varlen, takes_groups = flash_over_cuts()
-    query, key, value = (t[0].transpose(0, 1) for t in (query, key, value))     # (tokens, heads, width)
+    query, key, value = (t[0].transpose(0, 1) for t in (query, key, value))  # (tokens, heads, width)
     groups = query.shape[1] // key.shape[1]
-    if groups > 1 and not takes_groups: key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
+    if groups > 1 and not takes_groups:
+        key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
     more = {'enable_gqa': True} if groups > 1 and takes_groups else {}
     left = sliding_window - 1 if sliding_window else -1
-    return varlen(query, key, value, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, scale=scaling, window_size=(left, 0), **more)[None], None
+    return varlen(
+        query,
+        key,
+        value,
+        cu_seq_lens_q,
+        cu_seq_lens_q,
+        max_length_q,
+        max_length_q,
+        scale=scaling,
+        window_size=(left, 0),
+        **more,
+    )[None], None
 
-def by_document_forward(module, query, key, value, attention_mask, scaling=None, cu_seq_lens_q=None, max_length_q=None, sliding_window=None, **kwargs):
+
+def by_document_forward(
+    module,
+    query,
+    key,
+    value,
+    attention_mask,
+    scaling=None,
+    cu_seq_lens_q=None,
+    max_length_q=None,
+    sliding_window=None,
+    **kwargs,
+):
     "Torch's attention once for each document of a packed row (transformers' attention interface); the ordinary call where no cuts are given."
-    if cu_seq_lens_q is None: return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    if cu_seq_lens_q is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
     def one(start, end):
         far = sliding_window and end - start > sliding_window
-        mask = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril().triu(1 - sliding_window) if far else None
+        mask = (
+            torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril().triu(1 - sliding_window)
+            if far
+            else None
+        )
         q, k, v = (t[:, :, start:end] for t in (query, key, value))
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1])
+        return torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+        )
+
     cuts = cu_seq_lens_q.tolist()
     return torch.cat([one(start, end) for start, end in zip(cuts, cuts[1:])], 2).transpose(1, 2), None
 
 # %% ../../nbs/models/packing.ipynb #28-46dd8509
 def mask_of_padding(batch_size, q_length, kv_length, *args, attention_mask=None, **kwargs):
     "Transformers' mask for a padded batch; None for a row without padding."
-    return None if attention_mask is None else sdpa_mask(batch_size, q_length, kv_length, *args, attention_mask=attention_mask, **kwargs)
+    return (
+        None
+        if attention_mask is None
+        else sdpa_mask(batch_size, q_length, kv_length, *args, attention_mask=attention_mask, **kwargs)
+    )
+
 
 WAYS = {'varlen': varlen_forward, 'by document': by_document_forward}
 for name, function in WAYS.items():
@@ -80,18 +139,26 @@ def is_plain(config) -> bool:
     text = config.get_text_config()
     return not getattr(text, 'attn_logit_softcapping', None) and text.model_type not in ('gpt_oss',)
 
+
 def choose_attention(config, device: str, dtype: str) -> tuple[str, str]:
     "(way, reason) for packed rows of a model with this `config` on `device`, computing in `dtype`; the way `sdpa` is transformers' document mask."
-    if not is_plain(config): return 'sdpa', f'{config.model_type} has soft caps or sinks in its attention: dense document mask'
-    if device == 'cpu': return 'by document', 'torch attention on each document: no padding, no mask'
+    if not is_plain(config):
+        return 'sdpa', f'{config.model_type} has soft caps or sinks in its attention: dense document mask'
+    if device == 'cpu':
+        return 'by document', 'torch attention on each document: no padding, no mask'
     major, minor = torch.cuda.get_device_capability()
-    if flash_over_cuts() is None: return 'sdpa', f'torch {torch.__version__} has no variable-length attention: dense document mask'
-    if major < 8: return 'sdpa', f'compute capability {major}.{minor} is older than 8.0: dense document mask'
-    if dtype not in ('bfloat16', 'float16'): return 'by document', f'variable-length attention takes 16-bit numbers, not {dtype}'
+    if flash_over_cuts() is None:
+        return 'sdpa', f'torch {torch.__version__} has no variable-length attention: dense document mask'
+    if major < 8:
+        return 'sdpa', f'compute capability {major}.{minor} is older than 8.0: dense document mask'
+    if dtype not in ('bfloat16', 'float16'):
+        return 'by document', f'variable-length attention takes 16-bit numbers, not {dtype}'
     return 'varlen', 'variable-length flash attention of torch'
+
 
 def set_attention(model, way: str) -> None:
     "Let `model` (transformers or PEFT) attend in this way from now on."
     model.config._attn_implementation = way
     for module in model.modules():
-        if hasattr(module, 'config') and hasattr(module.config, '_attn_implementation'): module.config._attn_implementation = way
+        if hasattr(module, 'config') and hasattr(module.config, '_attn_implementation'):
+            module.config._attn_implementation = way

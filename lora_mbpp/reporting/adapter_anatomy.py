@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-import torch
 
 from ..core.errors import UserError
 from ..core.files import read_json, shown, write_text
@@ -28,25 +28,41 @@ from ..models.loading import require_adapter
 @dataclass(frozen=True)
 class Factors:
     "The update of one module: `scale * B @ A`, A (rank x inputs), B (outputs x rank), float64."
+
     A: np.ndarray
     B: np.ndarray
     scale: float
 
+
 def adapter_config(folder: Path | str) -> dict:
     "The configuration of a plain LoRA adapter. Raises `UserError` for none, and for variants whose update is not `scale * B @ A`."
-    config = read_json(require_adapter(Path(folder))/'adapter_config.json')
+    config = read_json(require_adapter(Path(folder)) / 'adapter_config.json')
     odd = [name for name in ('use_dora', 'rank_pattern', 'alpha_pattern', 'modules_to_save') if config.get(name)]
-    if config.get('peft_type') != 'LORA' or odd: raise UserError(f"{shown(folder)} is no plain LoRA adapter ({', '.join(odd) or config.get('peft_type')}): its update is more than scale * B @ A")
+    if config.get('peft_type') != 'LORA' or odd:
+        raise UserError(
+            f"{shown(folder)} is no plain LoRA adapter ({', '.join(odd) or config.get('peft_type')}): its update is more than scale * B @ A"
+        )
     return config
+
 
 def read_factors(folder: Path | str) -> dict[str, Factors]:
     "`{module: Factors}` of an adapter in PEFT format. Raises `UserError` when it is damaged or no LoRA."
     config = adapter_config(folder)
-    scale = config['lora_alpha'] / (config['r']**0.5 if config.get('use_rslora') else config['r'])
-    try: tensors = load_file(Path(folder)/'adapter_model.safetensors')
-    except (OSError, SafetensorError) as error: raise UserError(f'the weights in {shown(folder)} cannot be read ({error}); train the adapter again') from None
-    sides = {side: {k.replace(f'.lora_{side}.weight', ''): t.double().numpy() for k, t in tensors.items() if k.endswith(f'.lora_{side}.weight')} for side in 'AB'}
-    if not sides['A'] or sides['A'].keys() != sides['B'].keys(): raise UserError(f'{shown(folder)} does not hold an A and a B for every module')
+    scale = config['lora_alpha'] / (config['r'] ** 0.5 if config.get('use_rslora') else config['r'])
+    try:
+        tensors = load_file(Path(folder) / 'adapter_model.safetensors')
+    except (OSError, SafetensorError) as error:
+        raise UserError(f'the weights in {shown(folder)} cannot be read ({error}); train the adapter again') from None
+    sides = {
+        side: {
+            k.replace(f'.lora_{side}.weight', ''): t.double().numpy()
+            for k, t in tensors.items()
+            if k.endswith(f'.lora_{side}.weight')
+        }
+        for side in 'AB'
+    }
+    if not sides['A'] or sides['A'].keys() != sides['B'].keys():
+        raise UserError(f'{shown(folder)} does not hold an A and a B for every module')
     return {name: Factors(sides['A'][name], sides['B'][name], scale) for name in sides['A']}
 
 # %% ../../nbs/reporting/adapter_anatomy.ipynb #22-82eff474
@@ -58,10 +74,12 @@ def decompose(factors: Factors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     k = min(len(s), factors.A.shape[0])
     return q_b @ u[:, :k], s[:k], q_a @ vt.T[:, :k]
 
+
 def effective_rank(singular: np.ndarray) -> float:
     "exp of the entropy of the normalised singular values (Roy and Vetterli 2007): 1 for one direction, k for k equal ones, 0 for no update."
     total = singular.sum()
-    if total == 0: return 0.0
+    if total == 0:
+        return 0.0
     shares = singular[singular > 0] / total
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
@@ -71,6 +89,7 @@ def module_place(name: str) -> tuple[int, str]:
     layer = re.search(r'\.(?:layers|h|blocks)\.(\d+)\.', name)
     return int(layer.group(1)) if layer else -1, name.rsplit('.', 1)[-1]
 
+
 def spectrum_table(adapters: dict[str, Path]) -> pd.DataFrame:
     "run, rank, module, layer, kind, index (1..), singular, effective_rank: one row a singular value. `adapters`: label -> folder."
     rows = []
@@ -78,22 +97,42 @@ def spectrum_table(adapters: dict[str, Path]) -> pd.DataFrame:
         for module, factors in read_factors(folder).items():
             (layer, kind), singular = module_place(module), decompose(factors)[1]
             whole = effective_rank(singular)
-            rows += [{'run': label, 'rank': factors.A.shape[0], 'module': module, 'layer': layer, 'kind': kind, 'index': i, 'singular': s, 'effective_rank': whole} for i, s in enumerate(singular, 1)]
+            rows += [
+                {
+                    'run': label,
+                    'rank': factors.A.shape[0],
+                    'module': module,
+                    'layer': layer,
+                    'kind': kind,
+                    'index': i,
+                    'singular': s,
+                    'effective_rank': whole,
+                }
+                for i, s in enumerate(singular, 1)
+            ]
     return pd.DataFrame(rows)
+
 
 def norm_table(folder: Path | str) -> pd.DataFrame:
     "layer, kind, norm (Frobenius, of the update), effective_rank: one row a module."
     spectra = [(*module_place(module), decompose(factors)[1]) for module, factors in read_factors(folder).items()]
-    return pd.DataFrame([{'layer': layer, 'kind': kind, 'norm': float(np.sqrt((s**2).sum())), 'effective_rank': effective_rank(s)} for layer, kind, s in spectra])
+    return pd.DataFrame(
+        [
+            {'layer': layer, 'kind': kind, 'norm': float(np.sqrt((s**2).sum())), 'effective_rank': effective_rank(s)}
+            for layer, kind, s in spectra
+        ]
+    )
 
 # %% ../../nbs/reporting/adapter_anatomy.ipynb #22-7ab2cc70
 def left_overlap(u: np.ndarray, w: np.ndarray) -> float:
     "Share of the smaller of two orthonormal bases (d x k) that lies in the other: ||u^T w||_F^2 / min(k)."
-    return float(((u.T @ w)**2).sum() / min(u.shape[1], w.shape[1]))
+    return float(((u.T @ w) ** 2).sum() / min(u.shape[1], w.shape[1]))
+
 
 def random_overlap(d: int, k: int, m: int) -> float:
     "What `left_overlap` is on average for random subspaces of k and m dimensions in d."
     return max(k, m) / d
+
 
 def overlap_table(pairs: list[tuple], top: int | None = None) -> pd.DataFrame:
     "pair, what, layer, kind, overlap for (label, what, folder, folder) pairs, of the `top` leading directions (default: all), with random subspaces of the same sizes as `what` = random."
@@ -103,7 +142,10 @@ def overlap_table(pairs: list[tuple], top: int | None = None) -> pd.DataFrame:
         for module in a.keys() & b.keys():
             (layer, kind), (u, w) = module_place(module), (decompose(factors[module])[0][:, :top] for factors in (a, b))
             place = {'pair': label, 'layer': layer, 'kind': kind}
-            rows += [{**place, 'what': what, 'overlap': left_overlap(u, w)}, {**place, 'what': 'random', 'overlap': random_overlap(len(u), u.shape[1], w.shape[1])}]
+            rows += [
+                {**place, 'what': what, 'overlap': left_overlap(u, w)},
+                {**place, 'what': 'random', 'overlap': random_overlap(len(u), u.shape[1], w.shape[1])},
+            ]
     return pd.DataFrame(rows, columns=['pair', 'what', 'layer', 'kind', 'overlap'])
 
 # %% ../../nbs/reporting/adapter_anatomy.ipynb #22-396b2ded
@@ -111,25 +153,38 @@ def truncation_ranks(rank: int) -> list[int]:
     "1, 2, 4, ... and the rank itself."
     return sorted({*(2**i for i in range(rank.bit_length()) if 2**i < rank), rank})
 
+
 def truncated_tensors(factors: dict[str, Factors], k: int) -> dict[str, torch.Tensor]:
     "The tensors of an adapter with scale 1 that keeps k singular directions of every module."
     tensors = {}
     for module, one in factors.items():
         u, s, v = decompose(one)
         b, a = np.zeros((len(u), k)), np.zeros((k, len(v)))
-        b[:, :min(k, len(s))], a[:min(k, len(s))] = u[:, :k] * s[:k], v[:, :k].T
-        tensors.update({f'{module}.lora_A.weight': torch.tensor(a, dtype=torch.float32).contiguous(), f'{module}.lora_B.weight': torch.tensor(b, dtype=torch.float32).contiguous()})
+        b[:, : min(k, len(s))], a[: min(k, len(s))] = u[:, :k] * s[:k], v[:, :k].T
+        tensors.update(
+            {
+                f'{module}.lora_A.weight': torch.tensor(a, dtype=torch.float32).contiguous(),
+                f'{module}.lora_B.weight': torch.tensor(b, dtype=torch.float32).contiguous(),
+            }
+        )
     return tensors
+
 
 def truncate(folder: Path | str, k: int, target: Path | str) -> Path:
     "Write the adapter in `folder`, cut to rank k, to `target`; returns that. Raises `UserError` unless 1 <= k <= r."
     config, target = adapter_config(folder), Path(target)
-    if not 1 <= k <= config['r']: raise UserError(f"an adapter of rank {config['r']} cannot be cut to rank {k}: give a rank from 1 to {config['r']}")
+    if not 1 <= k <= config['r']:
+        raise UserError(
+            f"an adapter of rank {config['r']} cannot be cut to rank {k}: give a rank from 1 to {config['r']}"
+        )
     scratch = target.with_name(target.name + '.saving')
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    save_file(truncated_tensors(read_factors(folder), k), scratch/'adapter_model.safetensors')
-    write_text(scratch/'adapter_config.json', json.dumps({**config, 'r': k, 'lora_alpha': k, 'use_rslora': False, 'init_lora_weights': True}))
+    save_file(truncated_tensors(read_factors(folder), k), scratch / 'adapter_model.safetensors')
+    write_text(
+        scratch / 'adapter_config.json',
+        json.dumps({**config, 'r': k, 'lora_alpha': k, 'use_rslora': False, 'init_lora_weights': True}),
+    )
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)
     return target

@@ -30,25 +30,50 @@ from matplotlib.ticker import EngFormatter, FixedLocator, MaxNLocator, NullLocat
 from statsmodels.stats.proportion import proportion_confint
 
 # %% ../../nbs/reporting/figures.ipynb #23-753e3e2c
-STYLE = {'font.size': 10, 'axes.labelsize': 10.5, 'axes.spines.top': False, 'axes.spines.right': False, 'figure.titlesize': 11.5, 'axes.titlesize': 10.5, 'axes.titlelocation': 'left',
-         'legend.frameon': False, 'legend.fontsize': 9.5, 'xtick.labelsize': 9.5, 'ytick.labelsize': 9.5, 'hatch.linewidth': 0.6, 'figure.constrained_layout.use': True}
+STYLE = {
+    'font.size': 10,
+    'axes.labelsize': 10.5,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'figure.titlesize': 11.5,
+    'axes.titlesize': 10.5,
+    'axes.titlelocation': 'left',
+    'legend.frameon': False,
+    'legend.fontsize': 9.5,
+    'xtick.labelsize': 9.5,
+    'ytick.labelsize': 9.5,
+    'hatch.linewidth': 0.6,
+    'figure.constrained_layout.use': True,
+}
+
 
 def rank_name(rank: float) -> str:
     "`base` for rank 0, otherwise `r=8`."
     return f'r={int(rank)}' if rank else 'base'
 
+
 def rank_span(ranks) -> str:
     "The tuned ranks of a table in words: `r=8`, `r=8 and r=64`, `r=1 to r=128`; `no rank` where there is none."
     names = [rank_name(rank) for rank in sorted(set(ranks)) if rank]
-    if not names: return 'no rank'
+    if not names:
+        return 'no rank'
     return names[0] if len(names) == 1 else f"{names[0]} {'and' if len(names) == 2 else 'to'} {names[-1]}"
+
 
 def rank_styles(ranks) -> dict[int, dict]:
     "Keyword arguments of `Axes.plot` for each rank: greys from light to dark, a marker each; rank 0 dashed with a cross."
     tuned = sorted({rank for rank in ranks if rank})
     greys = np.linspace(0.72, 0, len(tuned)) if len(tuned) > 1 else [0.2]
-    found = {rank: {'color': f'{grey:.2f}', 'marker': marker, 'markeredgecolor': 'black', 'markeredgewidth': 0.6, 'markersize': 6.5}
-             for rank, grey, marker in zip(tuned, greys, cycle('osD^vPX*'))}
+    found = {
+        rank: {
+            'color': f'{grey:.2f}',
+            'marker': marker,
+            'markeredgecolor': 'black',
+            'markeredgewidth': 0.6,
+            'markersize': 6.5,
+        }
+        for rank, grey, marker in zip(tuned, greys, cycle('osD^vPX*'))
+    }
     return {0: {'color': '0.45', 'marker': 'x', 'linestyle': '--'}, **found}
 
 # %% ../../nbs/reporting/figures.ipynb #23-0533a1d6
@@ -57,34 +82,50 @@ def set_finding(fig: Figure, text: str) -> Figure:
     fig.suptitle(textwrap.fill(text, int(11 * fig.get_figwidth())), x=0.01, ha='left')
     return fig
 
+
 def empty_figure(why: str) -> Figure:
     "A figure without data whose title says why."
     fig, ax = plt.subplots(figsize=(6.5, 1.2))
     ax.set_axis_off()
     return set_finding(fig, why)
 
+
 def house_figure(*needed: str):
     "Decorator of a figure function: house style; rows of its first table without a finite value in `needed` are left out. Raises `ValueError` for a missing column."
+
     def decorate(draw):
         @functools.wraps(draw)
         def drawn(*args, **options):
             call = inspect.signature(draw).bind(*args, **options)
             name, table = next(iter(call.arguments.items()))
             with plt.rc_context(STYLE):
-                if table.empty: return empty_figure(f'Nothing to draw: the table {name} is empty')
-                if missing := [column for column in needed if column not in table]: raise ValueError(f"{draw.__name__}: the table {name} has no column {', '.join(missing)}; it has {', '.join(map(str, table))}")
-                call.arguments[name] = kept = table[table[list(needed)].replace([np.inf, -np.inf], np.nan).notna().all(axis=1)]
-                return draw(*call.args, **call.kwargs) if len(kept) else empty_figure(f"Nothing to draw: no row of the table {name} has {', '.join(needed)}")
+                if table.empty:
+                    return empty_figure(f'Nothing to draw: the table {name} is empty')
+                if missing := [column for column in needed if column not in table]:
+                    raise ValueError(
+                        f"{draw.__name__}: the table {name} has no column {', '.join(missing)}; it has {', '.join(map(str, table))}"
+                    )
+                call.arguments[name] = kept = table[
+                    table[list(needed)].replace([np.inf, -np.inf], np.nan).notna().all(axis=1)
+                ]
+                return (
+                    draw(*call.args, **call.kwargs)
+                    if len(kept)
+                    else empty_figure(f"Nothing to draw: no row of the table {name} has {', '.join(needed)}")
+                )
+
         return drawn
+
     return decorate
 
 # %% ../../nbs/reporting/figures.ipynb #23-40dfa564
 def save_figure(fig: Figure, folder: Path | str, name: str) -> list[Path]:
     "Write `name`.png (150 dots an inch) and `name`.svg into `folder`, which is made; the same figure gives the same bytes. Returns both paths."
     Path(folder).mkdir(parents=True, exist_ok=True)
-    paths = [Path(folder)/f'{name}.{kind}' for kind in ('png', 'svg')]
-    fig.set_dpi(150)      # text is not quite as wide at another resolution
-    if fig.get_layout_engine() is not None: fig.draw_without_rendering()
+    paths = [Path(folder) / f'{name}.{kind}' for kind in ('png', 'svg')]
+    fig.set_dpi(150)  # text is not quite as wide at another resolution
+    if fig.get_layout_engine() is not None:
+        fig.draw_without_rendering()
     fig.set_layout_engine('none')
     with plt.rc_context({'svg.hashsalt': name}):
         fig.savefig(paths[0], dpi=150)
@@ -96,22 +137,31 @@ def legend_right(fig: Figure, ax) -> None:
     "The legend of `ax` beside the axes of `fig`, where it can cover no data."
     fig.legend(*ax.get_legend_handles_labels(), loc='outside right center')
 
+
 def draw_ranks(ax, table: pd.DataFrame, x: str, y: str, at: str = 'step', by: str = 'rank') -> None:
     "Lines of `y` against `x`, one shade a rank: runs faint, their mean at each `at` thick with about eight markers."
     styles, known = rank_styles(table[by]), table.dropna(subset=[x, y]).sort_values(at)
     for rank, rows in known.groupby(by):
         if rows['run'].nunique() > 1:
-            for _, run in rows.groupby('run'): ax.plot(run[x], run[y], color=styles[rank]['color'], lw=0.6, alpha=0.5)
-        mean = rows.groupby(at)[list(dict.fromkeys([x, y]))].mean() if x != at else rows.groupby(at, as_index=False)[y].mean()
+            for _, run in rows.groupby('run'):
+                ax.plot(run[x], run[y], color=styles[rank]['color'], lw=0.6, alpha=0.5)
+        mean = (
+            rows.groupby(at)[list(dict.fromkeys([x, y]))].mean()
+            if x != at
+            else rows.groupby(at, as_index=False)[y].mean()
+        )
         ax.plot(mean[x], mean[y], lw=1.8, markevery=max(1, len(mean) // 8), label=rank_name(rank), **styles[rank])
+
 
 def ends(table: pd.DataFrame, y: str) -> pd.Series:
     "The last known `y` of every run, averaged over the runs of each rank (indexed by rank)."
     return table.sort_values('step').groupby(['rank', 'run'])[y].last().groupby('rank').mean()
 
+
 def apart(values: pd.Series) -> float:
     "Distance between the largest and the smallest value."
     return float(values.max() - values.min())
+
 
 def rank_axis(ax, values, label: str) -> None:
     "A logarithmic x axis (base 2) with a tick at each of `values` and nowhere else."
@@ -123,39 +173,76 @@ def rank_axis(ax, values, label: str) -> None:
     ax.set_xlabel(label)
 
 # %% ../../nbs/reporting/figures.ipynb #23-821069b6
-VERDICT_MARKERS = {'different': {'marker': 'D', 'mfc': 'black'}, 'equivalent': {'marker': 's', 'mfc': '0.6'}, 'inconclusive': {'marker': 'o', 'mfc': 'white'}}
+VERDICT_MARKERS = {
+    'different': {'marker': 'D', 'mfc': 'black'},
+    'equivalent': {'marker': 's', 'mfc': '0.6'},
+    'inconclusive': {'marker': 'o', 'mfc': 'white'},
+}
+
 
 def verdict_counts(comparisons: pd.DataFrame) -> str:
     "`2 different, 1 equivalent, 0 inconclusive`."
     return ', '.join(f'{(comparisons.verdict == verdict).sum()} {verdict}' for verdict in VERDICT_MARKERS)
 
+
 def draw_comparison(ax, y: float, row: pd.Series, scale: float) -> None:
     "One row of the forest at height `y`: equivalence band, A/A band, both intervals, the difference, the verdict in words."
-    for half, look in ((row.margin, {'color': '0.9'}), (row.noise, {'facecolor': 'none', 'edgecolor': '0.55', 'hatch': '/////', 'lw': 0})):
-        if pd.notna(half): ax.barh(y, 2 * scale * half, left=-scale * half, height=1, zorder=0, **look)
+    for half, look in (
+        (row.margin, {'color': '0.9'}),
+        (row.noise, {'facecolor': 'none', 'edgecolor': '0.55', 'hatch': '/////', 'lw': 0}),
+    ):
+        if pd.notna(half):
+            ax.barh(y, 2 * scale * half, left=-scale * half, height=1, zorder=0, **look)
     ax.plot([scale * row.low, scale * row.high], [y, y], color='black', lw=1)
     ax.plot([scale * row.low90, scale * row.high90], [y, y], color='black', lw=3.5, solid_capstyle='butt')
     ax.plot(scale * row.difference, y, mec='black', ms=6.5, **VERDICT_MARKERS.get(row.verdict, {'marker': 'x'}))
     ax.text(1.02, y, row.verdict, transform=ax.get_yaxis_transform(), va='center', fontsize=9.5)
 
+
 def forest_legend(fig: Figure) -> None:
     "What lines and bands of the forest mean, below it."
-    fig.legend([Line2D([], [], color='black', lw=1), Line2D([], [], color='black', lw=3.5), Patch(color='0.9'), Patch(facecolor='none', edgecolor='0.55', hatch='/////')],
-               ['95 %', '90 %', 'counts as equal', 'A/A noise'], loc='outside lower center', ncols=4)
+    fig.legend(
+        [
+            Line2D([], [], color='black', lw=1),
+            Line2D([], [], color='black', lw=3.5),
+            Patch(color='0.9'),
+            Patch(facecolor='none', edgecolor='0.55', hatch='/////'),
+        ],
+        ['95 %', '90 %', 'counts as equal', 'A/A noise'],
+        loc='outside lower center',
+        ncols=4,
+    )
 
 # %% ../../nbs/reporting/figures.ipynb #23-5f3375dc
 @house_figure('difference', 'low', 'high')
 def figure_forest(comparisons: pd.DataFrame) -> Figure:
     "Differences with 95 and 90 % intervals, a panel an endpoint; columns endpoint, a, b, difference, low, high, low90, high90, margin, verdict, noise (NaN: unknown). pass@1 in points."
     panels = list(comparisons.groupby('endpoint', sort=False))
-    fig, axes = plt.subplots(len(panels), 1, figsize=(6.5, 1 + 0.85 * len(panels) + 0.25 * len(comparisons)), height_ratios=[len(rows) for _, rows in panels], squeeze=False)
+    fig, axes = plt.subplots(
+        len(panels),
+        1,
+        figsize=(6.5, 1 + 0.85 * len(panels) + 0.25 * len(comparisons)),
+        height_ratios=[len(rows) for _, rows in panels],
+        squeeze=False,
+    )
     for ax, (endpoint, rows) in zip(axes[:, 0], panels):
-        scale, unit = (100, 'points; right is better') if endpoint.startswith('pass') else (1, 'nats a token; left is better')
-        for y, (_, row) in enumerate(rows.iterrows()): draw_comparison(ax, y, row, scale)
+        scale, unit = (
+            (100, 'points; right is better') if endpoint.startswith('pass') else (1, 'nats a token; left is better')
+        )
+        for y, (_, row) in enumerate(rows.iterrows()):
+            draw_comparison(ax, y, row, scale)
         ax.axvline(0, color='black', lw=0.8, ls=':')
-        ax.set(yticks=range(len(rows)), yticklabels=[f'{b} against {a}' for a, b in zip(rows.a, rows.b)], ylim=(len(rows) - 0.5, -0.5), xlabel=f'difference of {endpoint} ({unit})', title=f'{endpoint}: {verdict_counts(rows)}')
+        ax.set(
+            yticks=range(len(rows)),
+            yticklabels=[f'{b} against {a}' for a, b in zip(rows.a, rows.b)],
+            ylim=(len(rows) - 0.5, -0.5),
+            xlabel=f'difference of {endpoint} ({unit})',
+            title=f'{endpoint}: {verdict_counts(rows)}',
+        )
     forest_legend(fig)
-    return set_finding(fig, f"{len(comparisons)} comparison{'s' * (len(comparisons) > 1)}: {verdict_counts(comparisons)}")
+    return set_finding(
+        fig, f"{len(comparisons)} comparison{'s' * (len(comparisons) > 1)}: {verdict_counts(comparisons)}"
+    )
 
 # %% ../../nbs/reporting/figures.ipynb #23-eeaa836b
 def draw_run_dots(ax, runs: pd.DataFrame, ranks: list[int]) -> None:
@@ -166,6 +253,7 @@ def draw_run_dots(ax, runs: pd.DataFrame, ranks: list[int]) -> None:
         x = i + 0.13 * (np.arange(len(rows)) - (len(rows) - 1) / 2)
         ax.vlines(x, 100 * rows.low, 100 * rows.high, color='black', lw=1)
         ax.plot(x, 100 * rows['pass@1'], **{**styles[rank], 'linestyle': 'none'})
+
 
 @house_figure('pass@1')
 def figure_pass_by_rank(runs: pd.DataFrame) -> Figure:
@@ -178,9 +266,19 @@ def figure_pass_by_rank(runs: pd.DataFrame) -> Figure:
         ax.axhspan(100 * base.low.min(), 100 * base.high.max(), color='0.92', zorder=0, label='base, 95 %')
         ax.axhline(100 * base['pass@1'].mean(), color='0.45', ls='--', label='base')
         legend_right(fig, ax)
-    ax.set(xticks=range(len(ranks)), xticklabels=map(rank_name, ranks), xlim=(-0.6, max(len(ranks), 1) - 0.4), xlabel='LoRA rank (a dot a seed, 95 % interval)', ylabel='pass@1 (%)')
+    ax.set(
+        xticks=range(len(ranks)),
+        xticklabels=map(rank_name, ranks),
+        xlim=(-0.6, max(len(ranks), 1) - 0.4),
+        xlabel='LoRA rank (a dot a seed, 95 % interval)',
+        ylabel='pass@1 (%)',
+    )
     over = f", {means.max() - 100 * base['pass@1'].mean():+.1f} points on the base" if len(base) and len(means) else ''
-    best = f'{rank_name(means.idxmax())} passes most, {means.max():.1f} %{over}; ranks lie {apart(means):.1f} points apart' if len(means) else f"The base passes {100 * base['pass@1'].mean():.1f} %"
+    best = (
+        f'{rank_name(means.idxmax())} passes most, {means.max():.1f} %{over}; ranks lie {apart(means):.1f} points apart'
+        if len(means)
+        else f"The base passes {100 * base['pass@1'].mean():.1f} %"
+    )
     return set_finding(fig, f"{best} ({runs['tasks'].max():.0f} tasks)")
 
 # %% ../../nbs/reporting/figures.ipynb #23-b530974f
@@ -195,7 +293,11 @@ def figure_curves(curves: pd.DataFrame) -> Figure:
     last, runs = ends(curves, 'nll'), curves.sort_values('step').groupby(['rank', 'run'])['nll'].last()
     seeds = runs.groupby('rank').agg(apart).max()
     found = f'ends {apart(last):.3f} nats apart' if len(last) > 1 else f'ends at {last.iloc[0]:.3f}'
-    return set_finding(fig, f"{rank_span(curves['rank'])}: validation NLL {found}" + (f' (seeds of one rank: up to {seeds:.3f})' if len(runs) > len(last) else ''))
+    return set_finding(
+        fig,
+        f"{rank_span(curves['rank'])}: validation NLL {found}"
+        + (f' (seeds of one rank: up to {seeds:.3f})' if len(runs) > len(last) else ''),
+    )
 
 # %% ../../nbs/reporting/figures.ipynb #23-6288e261
 @house_figure('loss')
@@ -206,7 +308,8 @@ def figure_first_steps(losses: pd.DataFrame, steps: int = 20) -> Figure:
     wide = first.pivot_table(index='step', columns='rank', values='loss')
     fig, axes = plt.subplots(2, 1, figsize=(6.5, 4.2), height_ratios=[2, 1], sharex=True)
     for rank, style in rank_styles(wide.columns).items():
-        if rank not in wide: continue
+        if rank not in wide:
+            continue
         axes[0].plot(wide.index, wide[rank], lw=1.4, label=rank_name(rank), **style)
         axes[1].plot(wide.index, wide[rank] - wide[wide.columns[0]], lw=1.4, **{**style, 'markersize': 4})
     axes[0].set(ylabel='training loss\n(nats a token)')
@@ -214,7 +317,10 @@ def figure_first_steps(losses: pd.DataFrame, steps: int = 20) -> Figure:
     axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_right(fig, axes[0])
     gaps = wide.max(axis=1) - wide.min(axis=1)
-    return set_finding(fig, f'{rank_span(wide.columns)}: losses start {gaps.iloc[0]:.4f} nats apart and are at most {gaps.max():.4f} apart in {len(wide)} steps')
+    return set_finding(
+        fig,
+        f'{rank_span(wide.columns)}: losses start {gaps.iloc[0]:.4f} nats apart and are at most {gaps.max():.4f} apart in {len(wide)} steps',
+    )
 
 # %% ../../nbs/reporting/figures.ipynb #23-88dd6754
 @house_figure('lr', 'nll')
@@ -222,14 +328,22 @@ def figure_learning_rates(rates: pd.DataFrame) -> Figure:
     "Validation NLL (nats a token) against learning rate, a line a rank, its best ringed; columns rank, lr, seed, nll."
     fig, ax = plt.subplots(figsize=(6.5, 3.4))
     means, styles = rates.groupby(['rank', 'lr'])['nll'].mean(), rank_styles(rates['rank'])
-    best = pd.DataFrame([{'rank': rank, 'lr': line.idxmin(), 'nll': line.min()} for rank, line in means.unstack(0).items()])
+    best = pd.DataFrame(
+        [{'rank': rank, 'lr': line.idxmin(), 'nll': line.min()} for rank, line in means.unstack(0).items()]
+    )
     for rank, rows in rates.groupby('rank'):
         ax.plot(rows.lr, rows.nll, '.', color=styles[rank]['color'], ms=4)
         ax.plot(means[rank].index, means[rank], lw=1.6, label=rank_name(rank), **styles[rank])
     ax.plot(best.lr, best.nll, 'o', mfc='none', mec='black', ms=14, mew=1.4, label='best')
-    ax.set(xscale='log', yscale='log' if means.max() > 3 * means.min() else 'linear', xlabel='learning rate', ylabel='validation NLL (nats a token)')
+    ax.set(
+        xscale='log',
+        yscale='log' if means.max() > 3 * means.min() else 'linear',
+        xlabel='learning rate',
+        ylabel='validation NLL (nats a token)',
+    )
     legend_right(fig, ax)
     return set_finding(fig, learning_rate_finding(best, rates))
+
 
 def learning_rate_finding(best: pd.DataFrame, rates: pd.DataFrame) -> str:
     "Best against best, in words; names the ranks whose best (columns rank, lr, nll) lies at the edge of the grid."
@@ -243,7 +357,9 @@ def learning_rate_finding(best: pd.DataFrame, rates: pd.DataFrame) -> str:
 @house_figure('target_tokens', 'nll')
 def figure_quality(snapshots: pd.DataFrame) -> Figure:
     "NLL (nats a token) and, where known, pass@1 (%) on held-out tasks while training; columns run, rank, seed, step, target_tokens, nll, pass_at_1 (0 to 1 or NaN)."
-    panels = [('nll', 'NLL (nats a token)')] + ([('percent', 'pass@1 (%)')] if snapshots['pass_at_1'].notna().any() else [])
+    panels = [('nll', 'NLL (nats a token)')] + (
+        [('percent', 'pass@1 (%)')] if snapshots['pass_at_1'].notna().any() else []
+    )
     table = snapshots.assign(percent=100 * snapshots['pass_at_1'].astype(float))
     fig, axes = plt.subplots(len(panels), 1, figsize=(6.5, 1.4 + 1.9 * len(panels)), sharex=True, squeeze=False)
     for ax, (column, label) in zip(axes[:, 0], panels):
@@ -254,46 +370,96 @@ def figure_quality(snapshots: pd.DataFrame) -> Figure:
     legend_right(fig, axes[0, 0])
     return set_finding(fig, quality_finding(table))
 
+
 def quality_finding(table: pd.DataFrame) -> str:
     "Where held-out NLL (and pass@1, column `percent`) ends, and which ranks were better before the end, in words."
-    last, percent, means = ends(table, 'nll'), ends(table, 'percent').dropna(), table.groupby(['rank', 'target_tokens'])['nll'].mean()
+    last, percent, means = (
+        ends(table, 'nll'),
+        ends(table, 'percent').dropna(),
+        table.groupby(['rank', 'target_tokens'])['nll'].mean(),
+    )
     early = [rank_name(rank) for rank, line in means.groupby('rank') if line.min() < line.iloc[-1] - 0.001]
-    text = f"Held-out NLL of {rank_span(last.index)} ends " + (f'{apart(last):.3f} nats apart' if len(last) > 1 else f'at {last.iloc[0]:.3f}')
+    text = f"Held-out NLL of {rank_span(last.index)} ends " + (
+        f'{apart(last):.3f} nats apart' if len(last) > 1 else f'at {last.iloc[0]:.3f}'
+    )
     text += f", lower before the end for {', '.join(early)}" if early else ', lowest at the end'
-    if len(percent): text += f'; pass@1 at {percent.min():.1f} to {percent.max():.1f} %' if len(percent) > 1 else f'; pass@1 at {percent.iloc[0]:.1f} %'
+    if len(percent):
+        text += (
+            f'; pass@1 at {percent.min():.1f} to {percent.max():.1f} %'
+            if len(percent) > 1
+            else f'; pass@1 at {percent.iloc[0]:.1f} %'
+        )
     return text
 
 # %% ../../nbs/reporting/figures.ipynb #23-459114eb
 def bar_looks(ranks) -> dict[int, dict]:
     "Keyword arguments of `Axes.bar` for each rank: the greys of `rank_styles`, the base white and hatched."
-    return {rank: {'color': style['color'] if rank else 'white', 'hatch': None if rank else '////', 'edgecolor': 'black', 'lw': 0.6} for rank, style in rank_styles(ranks).items()}
+    return {
+        rank: {
+            'color': style['color'] if rank else 'white',
+            'hatch': None if rank else '////',
+            'edgecolor': 'black',
+            'lw': 0.6,
+        }
+        for rank, style in rank_styles(ranks).items()
+    }
+
 
 @house_figure('share')
 def figure_funnel(funnel: pd.DataFrame) -> Figure:
     "Share of answers (%) that reach each step, bars by rank, dots by seed; columns run, rank (0 = base), seed, step (name, in order), share (0 to 1)."
     steps, ranks, looks = list(dict.fromkeys(funnel.step)), sorted(set(funnel['rank'])), bar_looks(funnel['rank'])
     fig, ax = plt.subplots(figsize=(6.5, 3.6))
-    means, width = 100 * funnel.pivot_table(index='step', columns='rank', values='share').reindex(steps), 0.84 / len(ranks)
+    means, width = (
+        100 * funnel.pivot_table(index='step', columns='rank', values='share').reindex(steps),
+        0.84 / len(ranks),
+    )
     for i, rank in enumerate(ranks):
         x = np.arange(len(steps)) + (i - (len(ranks) - 1) / 2) * width
         bars = ax.bar(x, means[rank], width, label=rank_name(rank), **looks[rank])
-        if len(ranks) <= 3: ax.bar_label(bars, fmt='%.0f', fontsize=9, padding=2)
+        if len(ranks) <= 3:
+            ax.bar_label(bars, fmt='%.0f', fontsize=9, padding=2)
         rows = funnel[funnel['rank'] == rank]
-        if rows.groupby('step')['share'].count().max() > 1: ax.plot(x[[steps.index(step) for step in rows.step]], 100 * rows.share, 'o', ms=2, mfc='white', mec='black', mew=0.5)
-    ax.set(xticks=range(len(steps)), xticklabels=[textwrap.fill(step, 10) for step in steps], ylabel='share of answers (%)', ylim=(0, 108))
+        if rows.groupby('step')['share'].count().max() > 1:
+            ax.plot(
+                x[[steps.index(step) for step in rows.step]],
+                100 * rows.share,
+                'o',
+                ms=2,
+                mfc='white',
+                mec='black',
+                mew=0.5,
+            )
+    ax.set(
+        xticks=range(len(steps)),
+        xticklabels=[textwrap.fill(step, 10) for step in steps],
+        ylabel='share of answers (%)',
+        ylim=(0, 108),
+    )
     legend_right(fig, ax)
     return set_finding(fig, funnel_finding(means))
+
 
 def funnel_finding(means: pd.DataFrame) -> str:
     "The step at which most answers are lost (means in percent, steps x ranks), for the first and the last column."
     falls = -means.diff().iloc[1:]
-    if falls.empty or falls.isna().all().all(): return f'Share of answers that reach "{means.index[0]}"'
+    if falls.empty or falls.isna().all().all():
+        return f'Share of answers that reach "{means.index[0]}"'
     place = falls.mean(axis=1).idxmax()
-    of = ' and '.join(f'{falls.loc[place, rank]:.0f} of {rank_name(rank)}' for rank in dict.fromkeys([means.columns[0], means.columns[-1]]))
+    of = ' and '.join(
+        f'{falls.loc[place, rank]:.0f} of {rank_name(rank)}'
+        for rank in dict.fromkeys([means.columns[0], means.columns[-1]])
+    )
     return f'Most answers are lost before "{place}": {of} in a hundred'
 
 # %% ../../nbs/reporting/figures.ipynb #23-2c915349
-FLIP_LOOKS = {'both': {'color': '0.85'}, 'gained': {'color': '0.35'}, 'lost': {'color': 'white', 'hatch': '/////'}, 'neither': {'color': '0.97'}}
+FLIP_LOOKS = {
+    'both': {'color': '0.85'},
+    'gained': {'color': '0.35'},
+    'lost': {'color': 'white', 'hatch': '/////'},
+    'neither': {'color': '0.97'},
+}
+
 
 @house_figure('both', 'gained', 'lost', 'neither')
 def figure_flips(flips: pd.DataFrame) -> Figure:
@@ -304,40 +470,69 @@ def figure_flips(flips: pd.DataFrame) -> Figure:
     for what, look in FLIP_LOOKS.items():
         width = (100 * flips[what] / total).to_numpy()
         bars = ax.barh(names, width, left=left, height=0.75, edgecolor='black', lw=0.6, label=what, **look)
-        ax.bar_label(bars, [f'{n:.0f}' if w > 5 else '' for n, w in zip(flips[what], width)], label_type='center', fontsize=9.5, color='white' if what == 'gained' else 'black',
-                     bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1} if what == 'lost' else None)
+        ax.bar_label(
+            bars,
+            [f'{n:.0f}' if w > 5 else '' for n, w in zip(flips[what], width)],
+            label_type='center',
+            fontsize=9.5,
+            color='white' if what == 'gained' else 'black',
+            bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1} if what == 'lost' else None,
+        )
         left += width
-    for y, (gained, lost) in enumerate(zip(flips.gained, flips.lost)): ax.text(101, y, f'+{gained:.0f} −{lost:.0f}', va='center', fontsize=9.5)
+    for y, (gained, lost) in enumerate(zip(flips.gained, flips.lost)):
+        ax.text(101, y, f'+{gained:.0f} −{lost:.0f}', va='center', fontsize=9.5)
     ax.set(xlim=(0, 100), xlabel=f'share of {total.max():.0f} tasks (%), counts inside', ylim=(len(flips) - 0.5, -0.5))
     fig.legend(*ax.get_legend_handles_labels(), loc='outside lower center', ncols=4)
     net = pd.Series((flips.gained - flips.lost).to_numpy(), index=names)
-    if len(net) == 1: return set_finding(fig, f'{names[0]}: {flips.gained.iloc[0]:.0f} tasks gained, {flips.lost.iloc[0]:.0f} lost')
-    return set_finding(fig, f'Net change between {net.min():+.0f} tasks ({net.idxmin()}) and {net.max():+.0f} ({net.idxmax()}); up to {(flips.gained + flips.lost).max():.0f} tasks flipped')
+    if len(net) == 1:
+        return set_finding(fig, f'{names[0]}: {flips.gained.iloc[0]:.0f} tasks gained, {flips.lost.iloc[0]:.0f} lost')
+    return set_finding(
+        fig,
+        f'Net change between {net.min():+.0f} tasks ({net.idxmin()}) and {net.max():+.0f} ({net.idxmax()}); up to {(flips.gained + flips.lost).max():.0f} tasks flipped',
+    )
 
 # %% ../../nbs/reporting/figures.ipynb #23-d18bf4b8
 def similarity_bins(nearest: pd.Series, edges: tuple) -> pd.Series:
     "The bin of each similarity as a label, `unknown` for NaN; an ordered category of the bins that occur."
     names = [f'{a:g} to\n{b:g}' for a, b in zip(edges, edges[1:])]
-    found = pd.cut(nearest.astype(float), list(edges), labels=names, include_lowest=True).cat.add_categories('unknown').fillna('unknown')
+    found = (
+        pd.cut(nearest.astype(float), list(edges), labels=names, include_lowest=True)
+        .cat.add_categories('unknown')
+        .fillna('unknown')
+    )
     return found.cat.remove_unused_categories()
+
 
 def leakage_shares(leakage: pd.DataFrame, edges: tuple) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Tasks (rank, task_id, nearest, passed averaged over seeds, clean, bin) and, for each rank and bin, tasks, share, low and high of pass@1 (0 to 1, Wilson)."
-    tasks = leakage.groupby(['rank', 'task_id'], as_index=False).agg(nearest=('nearest', 'first'), passed=('passed', 'mean'), clean=('clean', 'all'))
+    tasks = leakage.groupby(['rank', 'task_id'], as_index=False).agg(
+        nearest=('nearest', 'first'), passed=('passed', 'mean'), clean=('clean', 'all')
+    )
     tasks['bin'] = similarity_bins(tasks.nearest, edges)
-    shares = tasks.groupby(['rank', 'bin'], observed=True, as_index=False).agg(tasks=('passed', 'size'), share=('passed', 'mean'))
+    shares = tasks.groupby(['rank', 'bin'], observed=True, as_index=False).agg(
+        tasks=('passed', 'size'), share=('passed', 'mean')
+    )
     low, high = proportion_confint(shares.share * shares.tasks, shares.tasks, method='wilson')
     return tasks, shares.assign(low=low, high=high)
+
 
 def leakage_finding(tasks: pd.DataFrame) -> str:
     "pass@1 of the highest rank beside the base, on clean tasks and on the others, in words."
     top = tasks['rank'].max()
     means = 100 * tasks.groupby(['rank', 'clean'])['passed'].mean()
     counts = tasks[tasks['rank'] == top].groupby('clean').size()
-    kinds = [(kind, name) for kind, name in ((True, 'clean tasks'), (False, 'tasks near a training item')) if (top, kind) in means]
+    kinds = [
+        (kind, name)
+        for kind, name in ((True, 'clean tasks'), (False, 'tasks near a training item'))
+        if (top, kind) in means
+    ]
     gains = 0 in set(tasks['rank']) and top > 0
     return f"{rank_name(top)} {'gains' if gains else 'passes'} " + ', '.join(
-        (f'{means[top, kind] - means[0, kind]:+.1f} points' if gains else f'{means[top, kind]:.1f} %') + f' on {counts[kind]} {name}' for kind, name in kinds if not gains or (0, kind) in means)
+        (f'{means[top, kind] - means[0, kind]:+.1f} points' if gains else f'{means[top, kind]:.1f} %')
+        + f' on {counts[kind]} {name}'
+        for kind, name in kinds
+        if not gains or (0, kind) in means
+    )
 
 # %% ../../nbs/reporting/figures.ipynb #23-8d9913dc
 @house_figure('passed')
@@ -352,28 +547,63 @@ def figure_leakage(leakage: pd.DataFrame, edges: tuple = (0, 0.1, 0.2, 0.3, 0.5,
         axes[0].vlines(x, 100 * rows.low, 100 * rows.high, color='0.3', lw=1)
         axes[0].plot(x, 100 * rows.share, **{**styles[rank], 'linestyle': 'none'}, label=rank_name(rank))
     one = tasks[tasks['rank'] == ranks[-1]]
-    counts = one.groupby(['bin', 'clean'], observed=False).size().unstack(fill_value=0).reindex(columns=[True, False], fill_value=0)
+    counts = (
+        one.groupby(['bin', 'clean'], observed=False)
+        .size()
+        .unstack(fill_value=0)
+        .reindex(columns=[True, False], fill_value=0)
+    )
     axes[1].bar(range(len(bins)), counts[True], color='0.8', edgecolor='black', lw=0.6, label='clean')
-    bars = axes[1].bar(range(len(bins)), counts[False], bottom=counts[True], color='white', edgecolor='black', hatch='/////', lw=0.6, label='not clean')
+    bars = axes[1].bar(
+        range(len(bins)),
+        counts[False],
+        bottom=counts[True],
+        color='white',
+        edgecolor='black',
+        hatch='/////',
+        lw=0.6,
+        label='not clean',
+    )
     axes[1].bar_label(bars, counts.sum(axis=1), fontsize=9.5, padding=1)
     axes[0].set(ylabel='pass@1 (%)')
-    axes[1].set(xticks=range(len(bins)), xticklabels=bins, ylabel='tasks', ylim=(0, 1.35 * counts.sum(axis=1).max()), xlabel='similarity to the nearest training item (Jaccard)')
+    axes[1].set(
+        xticks=range(len(bins)),
+        xticklabels=bins,
+        ylabel='tasks',
+        ylim=(0, 1.35 * counts.sum(axis=1).max()),
+        xlabel='similarity to the nearest training item (Jaccard)',
+    )
     handles, labels = (sum(pair, []) for pair in zip(*(ax.get_legend_handles_labels() for ax in axes)))
     fig.legend(handles, labels, loc='outside right center')
     return set_finding(fig, leakage_finding(tasks))
 
 # %% ../../nbs/reporting/figures.ipynb #23-bf026be7
-VERDICT_CLASSES = ('passed', 'wrong_answer', 'runtime_error', 'syntax_error', 'no_code', 'no_entry_point', 'timeout', 'memory', 'killed', 'output_limit', 'harness_error')
+VERDICT_CLASSES = (
+    'passed',
+    'wrong_answer',
+    'runtime_error',
+    'syntax_error',
+    'no_code',
+    'no_entry_point',
+    'timeout',
+    'memory',
+    'killed',
+    'output_limit',
+    'harness_error',
+)
+
 
 def atlas_codes(atlas: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     "Verdicts as indices into the classes that occur (also returned), tasks that most runs pass first. Raises `ValueError` for an unknown class."
     known = atlas.astype(object).where(atlas.notna(), 'not run')
     present = set(known.to_numpy().ravel())
-    if strange := sorted(map(str, present - {*VERDICT_CLASSES, 'not run'})): raise ValueError(f"figure_atlas: unknown verdict {', '.join(strange)}; known are {', '.join(VERDICT_CLASSES)}")
+    if strange := sorted(map(str, present - {*VERDICT_CLASSES, 'not run'})):
+        raise ValueError(f"figure_atlas: unknown verdict {', '.join(strange)}; known are {', '.join(VERDICT_CLASSES)}")
     classes = [name for name in (*VERDICT_CLASSES, 'not run') if name in present]
     codes = known.map(classes.index)
     order = sorted(range(len(codes)), key=lambda i: (-(known.iloc[i] == 'passed').sum(), *codes.iloc[i]))
     return codes.iloc[order], classes
+
 
 @house_figure()
 def figure_atlas(atlas: pd.DataFrame) -> Figure:
@@ -383,38 +613,72 @@ def figure_atlas(atlas: pd.DataFrame) -> Figure:
     failing = [name for name in classes if name != 'passed']
     greys = {'passed': '1.0', **{name: f'{grey:.2f}' for name, grey in zip(failing, np.linspace(0.8, 0, len(failing)))}}
     fig, ax = plt.subplots(figsize=(6.5, 5.2))
-    ax.imshow(codes, aspect='auto', interpolation='none', cmap=ListedColormap([greys[name] for name in classes]), vmin=-0.5, vmax=len(classes) - 0.5)
-    for x in np.arange(1, codes.shape[1]): ax.axvline(x - 0.5, color='black', lw=0.4)
+    ax.imshow(
+        codes,
+        aspect='auto',
+        interpolation='none',
+        cmap=ListedColormap([greys[name] for name in classes]),
+        vmin=-0.5,
+        vmax=len(classes) - 0.5,
+    )
+    for x in np.arange(1, codes.shape[1]):
+        ax.axvline(x - 0.5, color='black', lw=0.4)
     ax.set(xticks=range(codes.shape[1]), ylabel='tasks, the most often passed on top')
-    ax.set_xticks(range(codes.shape[1]), atlas.columns, rotation=90 if codes.shape[1] > 8 else 0, fontsize=9.5 if codes.shape[1] <= 24 else 7)
+    ax.set_xticks(
+        range(codes.shape[1]),
+        atlas.columns,
+        rotation=90 if codes.shape[1] > 8 else 0,
+        fontsize=9.5 if codes.shape[1] <= 24 else 7,
+    )
     ax.spines[['top', 'right']].set_visible(True)
     counts = [int((codes == i).sum().sum()) for i in range(len(classes))]
-    fig.legend([Patch(facecolor=greys[name], edgecolor='black', lw=0.6) for name in classes], [f"{name.replace('_', ' ')} {n}" for name, n in zip(classes, counts)], loc='outside right center')
-    return set_finding(fig, f'Of {len(atlas)} tasks every run passes {(passed == atlas.shape[1]).sum()} and none passes {(passed == 0).sum()}; the other {((passed > 0) & (passed < atlas.shape[1])).sum()} tell runs apart')
+    fig.legend(
+        [Patch(facecolor=greys[name], edgecolor='black', lw=0.6) for name in classes],
+        [f"{name.replace('_', ' ')} {n}" for name, n in zip(classes, counts)],
+        loc='outside right center',
+    )
+    return set_finding(
+        fig,
+        f'Of {len(atlas)} tasks every run passes {(passed == atlas.shape[1]).sum()} and none passes {(passed == 0).sum()}; the other {((passed > 0) & (passed < atlas.shape[1])).sum()} tell runs apart',
+    )
 
 # %% ../../nbs/reporting/figures.ipynb #23-8ba75040
 @house_figure('nll', 'trainable')
 def figure_cost(runs: pd.DataFrame) -> Figure:
     "NLL (nats a token) against trainable parameters, with minutes and memory under each rank; columns rank (0 = base), seed, pass@1, nll, trainable, train minutes, peak GB."
     tuned, base = runs[runs.trainable > 0], runs[runs['rank'] == 0]
-    if tuned.empty: return empty_figure('Nothing to draw: the table runs holds no adapter')
-    means, styles = tuned.groupby('rank')[['nll', 'trainable', 'train minutes', 'peak GB']].mean(), rank_styles(tuned['rank'])
+    if tuned.empty:
+        return empty_figure('Nothing to draw: the table runs holds no adapter')
+    means, styles = (
+        tuned.groupby('rank')[['nll', 'trainable', 'train minutes', 'peak GB']].mean(),
+        rank_styles(tuned['rank']),
+    )
     fig, ax = plt.subplots(figsize=(6.5, 3.6))
     ax.plot(means.trainable, means.nll, color='0.5', lw=1, zorder=1)
     for rank, row in means.iterrows():
         rows = tuned[tuned['rank'] == rank]
-        if len(rows) > 1: ax.plot(rows.trainable, rows.nll, 'o', ms=3.5, mfc='white', mec='0.4', mew=0.7, zorder=2)
+        if len(rows) > 1:
+            ax.plot(rows.trainable, rows.nll, 'o', ms=3.5, mfc='white', mec='0.4', mew=0.7, zorder=2)
         ax.plot(row.trainable, row.nll, **{**styles[rank], 'linestyle': 'none', 'markersize': 9}, zorder=3)
-    ax.set(xscale='log', xlabel='LoRA rank, trainable parameters, minutes of training, peak memory', ylabel='NLL (nats a token)')
+    ax.set(
+        xscale='log',
+        xlabel='LoRA rank, trainable parameters, minutes of training, peak memory',
+        ylabel='NLL (nats a token)',
+    )
     ax.margins(x=0.12 if len(means) > 1 else 0.5)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(means.trainable, [cost_label(rank, row) for rank, row in means.iterrows()])
     low, high, untouched = means.iloc[0], means.iloc[-1], f' (base: {base.nll.mean():.3f})' if len(base) else ''
-    if len(means) == 1: return set_finding(fig, f'{rank_name(means.index[0])} reaches NLL {low.nll:.3f}{untouched}')
+    if len(means) == 1:
+        return set_finding(fig, f'{rank_name(means.index[0])} reaches NLL {low.nll:.3f}{untouched}')
     times = high['train minutes'] / low['train minutes'] if low['train minutes'] else np.nan
     cost = f', {times:.1f} times the minutes' if np.isfinite(times) else ''
-    return set_finding(fig, f'{rank_name(means.index[-1])} has {high.trainable / low.trainable:.0f} times the parameters of {rank_name(means.index[0])}{cost} and an NLL {abs(high.nll - low.nll):.3f} nats '
-                            f"{'lower' if high.nll < low.nll else 'higher'}{untouched}")
+    return set_finding(
+        fig,
+        f'{rank_name(means.index[-1])} has {high.trainable / low.trainable:.0f} times the parameters of {rank_name(means.index[0])}{cost} and an NLL {abs(high.nll - low.nll):.3f} nats '
+        f"{'lower' if high.nll < low.nll else 'higher'}{untouched}",
+    )
+
 
 def cost_label(rank: int, row: pd.Series) -> str:
     "Rank, millions of parameters, minutes and GB, one below the other; what is unknown is left out."
@@ -429,8 +693,14 @@ def figure_forgetting(forgetting: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(1, len(texts), figsize=(6.5, 3.4), sharey=True, squeeze=False)
     for ax, text in zip(axes[0], texts):
         for rank, rows in forgetting[forgetting.text == text].groupby('rank'):
-            if len(rows) > 1: ax.plot(rows.learned, rows.change, 'o', ms=3, color=styles[rank]['color'])
-            ax.plot(rows.learned.mean(), rows.change.mean(), **{**styles[rank], 'linestyle': 'none', 'markersize': 9}, label=rank_name(rank))
+            if len(rows) > 1:
+                ax.plot(rows.learned, rows.change, 'o', ms=3, color=styles[rank]['color'])
+            ax.plot(
+                rows.learned.mean(),
+                rows.change.mean(),
+                **{**styles[rank], 'linestyle': 'none', 'markersize': 9},
+                label=rank_name(rank),
+            )
         ax.axhline(0, color='0.5', lw=0.8, ls=':')
         ax.set_title(text)
         ax.xaxis.set_major_locator(MaxNLocator(4))
@@ -440,14 +710,18 @@ def figure_forgetting(forgetting: pd.DataFrame) -> Figure:
     worst = forgetting.groupby(['text', 'rank'])[['change', 'learned']].mean()
     (text, rank), row = worst['change'].idxmax(), worst.loc[worst['change'].idxmax()]
     lead = 'Most is forgotten' if row.change > 0 else 'Nothing is forgotten; least is won'
-    return set_finding(fig, f'{lead} by {rank_name(rank)} on {text}: {row.change:+.3f} nats, while the target tasks change by {row.learned:+.3f}')
+    return set_finding(
+        fig,
+        f'{lead} by {rank_name(rank)} on {text}: {row.change:+.3f} nats, while the target tasks change by {row.learned:+.3f}',
+    )
 
 # %% ../../nbs/reporting/figures.ipynb #23-2ca8ac1a
 @house_figure('singular')
 def figure_spectra(spectra: pd.DataFrame) -> Figure:
     "Median singular value of the update over modules, with its 10 to 90 % band, against its index; columns run, rank, seed, module, layer, kind, index (from 1), singular, optionally effective_rank."
     positive, styles = spectra[spectra.singular > 0], rank_styles(spectra['rank'])
-    if positive.empty: return empty_figure('Every singular value is zero: the adapters are still at their start')
+    if positive.empty:
+        return empty_figure('Every singular value is zero: the adapters are still at their start')
     fig, ax = plt.subplots(figsize=(6.5, 3.6))
     for rank, rows in positive.groupby('rank'):
         band = rows.groupby('index')['singular'].quantile([0.1, 0.5, 0.9]).unstack()
@@ -458,13 +732,16 @@ def figure_spectra(spectra: pd.DataFrame) -> Figure:
     legend_right(fig, ax)
     return set_finding(fig, spectra_finding(positive))
 
+
 def spectra_finding(spectra: pd.DataFrame) -> str:
     "Effective ranks where the table has them, otherwise how far the spectrum of the largest rank falls, in words."
     top = spectra['rank'].max()
     if 'effective_rank' in spectra and spectra.effective_rank.notna().any():
         each = spectra.groupby(['rank', 'run', 'module'])['effective_rank'].first().groupby('rank').median().dropna()
         shown = each if len(each) <= 3 else each.iloc[[0, len(each) // 2, -1]]
-        return 'Effective rank (median of modules): ' + ', '.join(f'{value:.1f} of {int(rank)}' for rank, value in shown.items())
+        return 'Effective rank (median of modules): ' + ', '.join(
+            f'{value:.1f} of {int(rank)}' for rank, value in shown.items()
+        )
     line = spectra[spectra['rank'] == top].groupby('index')['singular'].median()
     return f'{rank_name(top)}: the last singular value is {line.iloc[-1] / line.iloc[0]:.2g} of the first'
 
@@ -484,45 +761,95 @@ def figure_norms(norms: pd.DataFrame) -> Figure:
     fig.colorbar(image, ax=ax, label='norm of the update', pad=0.02)
     middle = np.nanmedian(wide)
     times = f', {largest / middle:.1f} times the median' if middle else ''
-    return set_finding(fig, f'The update is largest in {wide.index[y]} of layer {wide.columns[x]}: {largest:.2g}{times}')
+    return set_finding(
+        fig, f'The update is largest in {wide.index[y]} of layer {wide.columns[x]}: {largest:.2g}{times}'
+    )
 
 # %% ../../nbs/reporting/figures.ipynb #23-50f6b025
-OVERLAP_LOOKS = {'ranks': {'facecolor': '0.5'}, 'seeds': {'facecolor': '0.85'}, 'random': {'facecolor': 'white', 'hatch': '////'}}
+OVERLAP_LOOKS = {
+    'ranks': {'facecolor': '0.5'},
+    'seeds': {'facecolor': '0.85'},
+    'random': {'facecolor': 'white', 'hatch': '////'},
+}
+
 
 @house_figure('overlap')
 def figure_overlap(overlaps: pd.DataFrame) -> Figure:
     "Overlap (0 to 1) of the subspaces of two adapters, a dot a module, a box a pair (quartiles, 5 to 95 %); columns pair, what (ranks, seeds, random), layer, kind, overlap."
-    pairs = [(what, pair, rows.overlap) for what in OVERLAP_LOOKS for pair, rows in overlaps[overlaps.what == what].groupby('pair', sort=False)]
+    pairs = [
+        (what, pair, rows.overlap)
+        for what in OVERLAP_LOOKS
+        for pair, rows in overlaps[overlaps.what == what].groupby('pair', sort=False)
+    ]
     fig, ax = plt.subplots(figsize=(6.5, min(1.7 + 0.27 * len(pairs), 12)))
     jitter = np.random.default_rng(0)
     for y, (what, _, values) in enumerate(pairs):
-        ax.plot(values, y + jitter.uniform(-0.28, 0.28, len(values)), '.', color='0.35', ms=2, rasterized=True, zorder=1)
-        ax.boxplot([values], positions=[y], orientation='horizontal', widths=0.62, whis=(5, 95), showfliers=False, patch_artist=True, zorder=2, manage_ticks=False,
-                   boxprops={**OVERLAP_LOOKS[what], 'lw': 0.8, 'alpha': 0.85}, medianprops={'color': 'black', 'lw': 2})
-    ax.set(yticks=range(len(pairs)), yticklabels=[pair for _, pair, _ in pairs], ylim=(len(pairs) - 0.4, -0.6), xlim=(0, 1), xlabel='overlap of the subspaces (0: orthogonal, 1: the same)')
+        ax.plot(
+            values, y + jitter.uniform(-0.28, 0.28, len(values)), '.', color='0.35', ms=2, rasterized=True, zorder=1
+        )
+        ax.boxplot(
+            [values],
+            positions=[y],
+            orientation='horizontal',
+            widths=0.62,
+            whis=(5, 95),
+            showfliers=False,
+            patch_artist=True,
+            zorder=2,
+            manage_ticks=False,
+            boxprops={**OVERLAP_LOOKS[what], 'lw': 0.8, 'alpha': 0.85},
+            medianprops={'color': 'black', 'lw': 2},
+        )
+    ax.set(
+        yticks=range(len(pairs)),
+        yticklabels=[pair for _, pair, _ in pairs],
+        ylim=(len(pairs) - 0.4, -0.6),
+        xlim=(0, 1),
+        xlabel='overlap of the subspaces (0: orthogonal, 1: the same)',
+    )
     shown = [what for what in OVERLAP_LOOKS if what in set(overlaps.what)]
-    fig.legend([Patch(edgecolor='black', **OVERLAP_LOOKS[what]) for what in shown], [f'between {what}' if what != 'random' else what for what in shown], loc='outside lower center', ncols=3)
+    fig.legend(
+        [Patch(edgecolor='black', **OVERLAP_LOOKS[what]) for what in shown],
+        [f'between {what}' if what != 'random' else what for what in shown],
+        loc='outside lower center',
+        ncols=3,
+    )
     medians = overlaps.groupby('what')['overlap'].median()
-    return set_finding(fig, 'Median overlap of subspaces: ' + ', '.join(f'{medians[what]:.2f} ' + (f'between {what}' if what != 'random' else 'by chance') for what in shown))
+    return set_finding(
+        fig,
+        'Median overlap of subspaces: '
+        + ', '.join(
+            f'{medians[what]:.2f} ' + (f'between {what}' if what != 'random' else 'by chance') for what in shown
+        ),
+    )
 
 # %% ../../nbs/reporting/figures.ipynb #23-f2641699
 @house_figure('nll', 'rank')
 def figure_rank_truncation(ladder: pd.DataFrame, native: pd.DataFrame) -> Figure:
     "NLL (nats a token) and, where known, pass@1 (%) of an adapter cut to rank k, with natively trained ranks as dots; ladder: run, of, rank (k), nll, pass_at_1; native: rank (0 = base), seed, nll, pass_at_1."
     cut = ladder[ladder['rank'] > 0].assign(percent=100 * ladder['pass_at_1'].astype(float))
-    native = native.assign(percent=100 * native['pass_at_1'].astype(float)) if len(native) else pd.DataFrame(columns=['rank', 'nll', 'percent'], dtype=float)
+    native = (
+        native.assign(percent=100 * native['pass_at_1'].astype(float))
+        if len(native)
+        else pd.DataFrame(columns=['rank', 'nll', 'percent'], dtype=float)
+    )
     panels = [('nll', 'NLL (nats a token)')] + ([('percent', 'pass@1 (%)')] if cut['percent'].notna().any() else [])
     fig, axes = plt.subplots(len(panels), 1, figsize=(6.5, 1.5 + 1.9 * len(panels)), sharex=True, squeeze=False)
     for ax, (column, label) in zip(axes[:, 0], panels):
         draw_ranks(ax, cut, 'rank', column, at='rank', by='of')
         trained, base = native[native['rank'] > 0], native.loc[native['rank'] == 0, column].mean()
-        if len(trained): ax.plot(trained['rank'], trained[column], 'D', mfc='white', mec='black', ms=6, label='trained\nat rank k')
-        if pd.notna(base): ax.axhline(base, color='0.45', ls='--', label='base')
+        if len(trained):
+            ax.plot(trained['rank'], trained[column], 'D', mfc='white', mec='black', ms=6, label='trained\nat rank k')
+        if pd.notna(base):
+            ax.axhline(base, color='0.45', ls='--', label='base')
         ax.set_ylabel(label)
     rank_axis(ax, {*cut['rank'], *trained['rank']}, 'rank k')
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, [f'{name}, cut' if name.startswith('r=') else name for name in labels], loc='outside right center')
+    fig.legend(
+        handles, [f'{name}, cut' if name.startswith('r=') else name for name in labels], loc='outside right center'
+    )
     return set_finding(fig, truncation_finding(cut, native))
+
 
 def truncation_finding(cut: pd.DataFrame, native: pd.DataFrame, margin: float = 0.01) -> str:
     "The smallest k that keeps the largest adapter within `margin` nats of itself, and how far cut and native ranks lie apart, in words."
@@ -531,5 +858,9 @@ def truncation_finding(cut: pd.DataFrame, native: pd.DataFrame, margin: float = 
     enough = line.index[(line - line.iloc[-1]).abs().iloc[::-1].le(margin).cummin().iloc[::-1]][0]
     trained = native[(native['rank'] > 0) & (native['rank'] != top)].groupby('rank')['nll'].mean()
     shared = (line - trained).dropna()
-    gap = f'; against ranks trained as such the cut differs by at most {shared.abs().max():.3f} (k={shared.abs().idxmax():.0f})' if len(shared) else ''
+    gap = (
+        f'; against ranks trained as such the cut differs by at most {shared.abs().max():.3f} (k={shared.abs().idxmax():.0f})'
+        if len(shared)
+        else ''
+    )
     return f'{rank_name(top)} cut to k={enough:.0f} stays within {margin:g} nats of itself{gap}'

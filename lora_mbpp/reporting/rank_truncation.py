@@ -15,8 +15,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..generation.multi_lora import MultiLoRA
-from .adapter_anatomy import adapter_config, truncation_ranks, truncate
 from ..core.config import Config
 from ..core.errors import UserError
 from ..core.files import append_jsonl, fingerprint, read_json, read_jsonl, repair_tail, sha256_file, shown
@@ -24,7 +22,9 @@ from ..core.runs import adapter_dir, artifacts_folder, run_name
 from ..data import load_tasks
 from ..evaluate import load_for, reference_nll, score, task_means
 from ..generation.completions import GenerationRun, generate_all, generation_settings, mean_nll
+from ..generation.multi_lora import MultiLoRA
 from ..models.loading import choose_runtime
+from .adapter_anatomy import adapter_config, truncate, truncation_ranks
 from ..sandbox.engines import Limits
 from ..sandbox.judge import require_layers
 
@@ -33,47 +33,82 @@ def beside(place: Path, what: str) -> Path:
     "`<place>.<what>.jsonl`; a run's name may hold dots (lr0.001), which are no suffix."
     return place.with_name(f'{place.name}.{what}.jsonl')
 
+
 class Scorer:
     "A loaded base model that scores adapters on the test tasks of `cfg`."
+
     def __init__(self, cfg: Config, passes: bool):
-        cfg = replace(cfg, decoder='slots')      # the base stays loaded from probe to probe
+        cfg = replace(cfg, decoder='slots')  # the base stays loaded from probe to probe
         self.cfg, self.passes, self.runtime, self.tasks = cfg, passes, choose_runtime(cfg), load_tasks(cfg)
-        if not all(t['code'] for t in self.tasks): raise UserError('the tasks have no reference solutions, so there is no NLL to score')
-        self.tok, self.base, self.layers = None, None, require_layers(cfg.sandbox, engine=cfg.sandbox_engine) if passes else None
+        if not all(t['code'] for t in self.tasks):
+            raise UserError('the tasks have no reference solutions, so there is no NLL to score')
+        self.tok, self.base, self.layers = (
+            None,
+            None,
+            require_layers(cfg.sandbox, engine=cfg.sandbox_engine) if passes else None,
+        )
 
     def nll_and_passes(self, adapter: Path, place: Path) -> dict:
         "`nll` (nats a token) and `pass_at_1` (None unless asked for) of an adapter; generations and results go below `place`."
-        if self.base is None: self.base, self.tok, _ = load_for(self.cfg, self.runtime, [])
+        if self.base is None:
+            self.base, self.tok, _ = load_for(self.cfg, self.runtime, [])
         bank = MultiLoRA(self.base, [adapter])
         bank.choose(torch.tensor(0, device=self.base.device))
-        try: return {'nll': mean_nll(reference_nll(self.base, self.tok, self.tasks)), 'pass_at_1': self.pass_at_1(bank, adapter, place) if self.passes else None}
-        finally: bank.close()
+        try:
+            return {
+                'nll': mean_nll(reference_nll(self.base, self.tok, self.tasks)),
+                'pass_at_1': self.pass_at_1(bank, adapter, place) if self.passes else None,
+            }
+        finally:
+            bank.close()
 
     def pass_at_1(self, bank: MultiLoRA, adapter: Path, place: Path) -> float:
         "Share of tasks that the adapter's greedy answers pass."
-        generation_run = GenerationRun(place.name, beside(place, 'generations'), {**generation_settings(self.cfg, self.runtime, adapter), 'decoding': 'greedy'}, 0)
+        generation_run = GenerationRun(
+            place.name,
+            beside(place, 'generations'),
+            {**generation_settings(self.cfg, self.runtime, adapter), 'decoding': 'greedy'},
+            0,
+        )
         records = generate_all(self.base, self.tok, self.tasks, [generation_run], bank=bank)[place.name]
-        means = task_means(score(records, self.tasks, beside(place, 'results'), Limits(cpu_s=self.cfg.cpu_s), self.layers))
+        means = task_means(
+            score(records, self.tasks, beside(place, 'results'), Limits(cpu_s=self.cfg.cpu_s), self.layers)
+        )
         return sum(means.values()) / len(means)
 
 # %% ../../nbs/reporting/rank_truncation.ipynb #24-f2922b27
 def identity_of(adapter: Path, tasks: list[dict], passes: bool) -> dict:
     "What a record must share with a request to count as its answer."
-    return {'adapter': sha256_file(adapter/'adapter_model.safetensors')[:12], 'tasks': fingerprint([[t['task_id'], t['prompt'], t['code']] for t in tasks]), 'passes': passes}
+    return {
+        'adapter': sha256_file(adapter / 'adapter_model.safetensors')[:12],
+        'tasks': fingerprint([[t['task_id'], t['prompt'], t['code']] for t in tasks]),
+        'passes': passes,
+    }
+
 
 def probe_all(cfg: Config, kind: str, wanted: list[dict], passes: bool, adapter_of) -> list[dict]:
     "Records of all probes in `wanted` (what each is), made where they are missing; `adapter_of(probe)` gives the adapter's folder. Appended to `metrics/<kind>/<run>.jsonl`."
-    path, scorer = artifacts_folder(cfg)/'metrics'/kind/f'{run_name(cfg)}.jsonl', Scorer(cfg, passes)
+    path, scorer = artifacts_folder(cfg) / 'metrics' / kind / f'{run_name(cfg)}.jsonl', Scorer(cfg, passes)
     repair_tail(path)
     known, found = read_jsonl(path) if path.exists() else [], []
     for number, probe in enumerate(wanted, 1):
         adapter = adapter_of(probe)
         asked = {'run': run_name(cfg), **probe, **identity_of(adapter, scorer.tasks, passes)}
         done = next((r for r in known if asked.items() <= r.items()), None)
-        print(f'[{number}/{len(wanted)}] ' + ', '.join(f'{k} {v}' for k, v in probe.items()) + (': scored already' if done else ''), flush=True)
+        print(
+            f'[{number}/{len(wanted)}] '
+            + ', '.join(f'{k} {v}' for k, v in probe.items())
+            + (': scored already' if done else ''),
+            flush=True,
+        )
         if not done:
             started = time.perf_counter()
-            done = {**asked, 'n_tasks': len(scorer.tasks), **scorer.nll_and_passes(adapter, path.with_name(f'{run_name(cfg)}-{number}')), 'seconds': round(time.perf_counter() - started, 1)}
+            done = {
+                **asked,
+                'n_tasks': len(scorer.tasks),
+                **scorer.nll_and_passes(adapter, path.with_name(f'{run_name(cfg)}-{number}')),
+                'seconds': round(time.perf_counter() - started, 1),
+            }
             append_jsonl(path, [done])
         found.append(done)
     return found
@@ -84,14 +119,28 @@ def run_rank_truncation(cfg: Config, passes: bool = False) -> list[dict]:
     whole = adapter_dir(cfg)
     of = adapter_config(whole)['r']
     with tempfile.TemporaryDirectory() as scratch:
-        def cut(probe): return whole if probe['rank'] == of else truncate(whole, probe['rank'], Path(scratch)/f"rank-{probe['rank']}")
+
+        def cut(probe):
+            return (
+                whole
+                if probe['rank'] == of
+                else truncate(whole, probe['rank'], Path(scratch) / f"rank-{probe['rank']}")
+            )
+
         return probe_all(cfg, 'ladder', [{'of': of, 'rank': k} for k in truncation_ranks(of)], passes, cut)
+
 
 def probe_table(folder: Path | str, kind: str, columns: list[str]) -> pd.DataFrame:
     "The latest record of every probe below `folder`/metrics/<kind>."
-    rows = [r for path in sorted((Path(folder)/'metrics'/kind).glob('*.jsonl')) if not path.name.endswith(('.generations.jsonl', '.results.jsonl')) and '.old' not in path.name for r in read_jsonl(path)]
+    rows = [
+        r
+        for path in sorted((Path(folder) / 'metrics' / kind).glob('*.jsonl'))
+        if not path.name.endswith(('.generations.jsonl', '.results.jsonl')) and '.old' not in path.name
+        for r in read_jsonl(path)
+    ]
     table = pd.DataFrame(rows, columns=[*columns, 'nll', 'pass_at_1'])
     return table.drop_duplicates(columns, keep='last').reset_index(drop=True)
+
 
 def truncation_table(folder: Path | str) -> pd.DataFrame:
     "run, of (the trained rank), rank (directions kept), nll, pass_at_1."
@@ -100,15 +149,25 @@ def truncation_table(folder: Path | str) -> pd.DataFrame:
 # %% ../../nbs/reporting/rank_truncation.ipynb #24-5808b215
 def snapshots_of(folder: Path) -> list[tuple[dict, Path]]:
     "(what it is, folder) of the adapters that a run kept on its way, in order."
-    found = [(read_json(path), path.parent) for path in sorted((Path(folder)/'snapshots').glob('step-*/snapshot.json'))]
+    found = [
+        (read_json(path), path.parent) for path in sorted((Path(folder) / 'snapshots').glob('step-*/snapshot.json'))
+    ]
     return sorted(found, key=lambda pair: pair[0]['step'])
+
 
 def score_snapshots(cfg: Config, passes: bool = False) -> list[dict]:
     "Scores of the run's snapshots. Raises `UserError` when it kept none."
     snapshots = {probe['step']: (probe, folder) for probe, folder in snapshots_of(adapter_dir(cfg))}
-    if not snapshots: raise UserError(f'{shown(adapter_dir(cfg))} has no snapshots: train with --snapshots 8 (and --overwrite true when the run is there already)')
-    wanted = [{**{k: probe[k] for k in ('step', 'target_tokens')}, 'rank': cfg.rank, 'seed': cfg.seed} for probe, _ in snapshots.values()]
+    if not snapshots:
+        raise UserError(
+            f'{shown(adapter_dir(cfg))} has no snapshots: train with --snapshots 8 (and --overwrite true when the run is there already)'
+        )
+    wanted = [
+        {**{k: probe[k] for k in ('step', 'target_tokens')}, 'rank': cfg.rank, 'seed': cfg.seed}
+        for probe, _ in snapshots.values()
+    ]
     return probe_all(cfg, 'curve', wanted, passes, lambda probe: snapshots[probe['step']][1])
+
 
 def curve_table(folder: Path | str) -> pd.DataFrame:
     "run, rank, seed, step, target_tokens, nll, pass_at_1."

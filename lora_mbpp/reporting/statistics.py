@@ -13,7 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import binom, bootstrap, t as student_t
+from scipy.stats import binom, bootstrap
+from scipy.stats import t as student_t
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -28,17 +29,18 @@ def mcnemar_p(gained: int, lost: int) -> float:
 @dataclass(frozen=True)
 class Estimate:
     "A mean difference with its two variances."
+
     difference: float
     task_variance: float
-    seed_variance: float   # 0 for one seed: unknown, not absent
+    seed_variance: float  # 0 for one seed: unknown, not absent
     clusters: int
     seeds: int
 
     def half_width(self, confidence: float) -> float:
         "Half of the interval. Each variance comes with its own Student's t: two seeds more are worth more than 200 tasks."
         quantile = (1 + confidence) / 2
-        by_task = student_t.ppf(quantile, self.clusters - 1)**2 * self.task_variance
-        by_seed = student_t.ppf(quantile, self.seeds - 1)**2 * self.seed_variance if self.seeds > 1 else 0.0
+        by_task = student_t.ppf(quantile, self.clusters - 1) ** 2 * self.task_variance
+        by_seed = student_t.ppf(quantile, self.seeds - 1) ** 2 * self.seed_variance if self.seeds > 1 else 0.0
         return float(np.sqrt(by_task + by_seed))
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
@@ -48,9 +50,12 @@ class Estimate:
 
     def p_value(self) -> float:
         "Two-sided p: the level at which the interval ends at 0."
-        if self.half_width(0.5) == 0: return 1.0 if self.difference == 0 else 0.0
-        if self.half_width(1 - 1e-12) < abs(self.difference): return 1e-12
-        if self.half_width(1e-9) >= abs(self.difference): return 1.0
+        if self.half_width(0.5) == 0:
+            return 1.0 if self.difference == 0 else 0.0
+        if self.half_width(1 - 1e-12) < abs(self.difference):
+            return 1e-12
+        if self.half_width(1e-9) >= abs(self.difference):
+            return 1.0
         return float(brentq(lambda p: self.half_width(1 - p) - abs(self.difference), 1e-12, 1 - 1e-9))
 
 # %% ../../nbs/reporting/statistics.ipynb #21-34c4c468
@@ -58,19 +63,22 @@ def estimate(differences, weights=None) -> Estimate:
     "`Estimate` from differences (seeds x clusters, or clusters for one seed) and the clusters' weights (default 1 each). Raises `ValueError` for fewer than two clusters."
     d = np.atleast_2d(np.asarray(differences, float))
     seeds, clusters = d.shape
-    if clusters < 2: raise ValueError('a comparison needs at least two tasks')
+    if clusters < 2:
+        raise ValueError('a comparison needs at least two tasks')
     w = np.ones(clusters) if weights is None else np.asarray(weights, float)
     total = w.sum()
     mean = d.sum() / (seeds * total)
     e = d - mean * w
-    task_variance = clusters / (clusters - 1) * (e.mean(0)**2).sum() / total**2
+    task_variance = clusters / (clusters - 1) * (e.mean(0) ** 2).sum() / total**2
     return Estimate(float(mean), float(task_variance), seed_variance(e, total), clusters, seeds)
+
 
 def seed_variance(e: np.ndarray, total: float) -> float:
     "Variance of the mean of `e` (seeds x clusters, centred) over seeds, beyond what the tasks explain."
     seeds, clusters = e.shape
-    if seeds == 1: return 0.0
-    between = ((e.sum(1) / total)**2).sum() / (seeds * (seeds - 1))
+    if seeds == 1:
+        return 0.0
+    between = ((e.sum(1) / total) ** 2).sum() / (seeds * (seeds - 1))
     rest = e - e.mean(0) - e.mean(1, keepdims=True) + e.mean()
     both = (rest**2).sum() * clusters / ((seeds - 1) * (clusters - 1)) / (seeds * total**2)
     return float(max(between - both / 2, 0) if seeds > 2 else between)
@@ -81,16 +89,30 @@ def pass_estimate(differences, weights=None) -> Estimate:
     d = np.atleast_2d(np.asarray(differences, float))
     w = np.ones(d.shape[1]) if weights is None else np.asarray(weights, float)
     found = estimate(np.hstack([d, np.ones((len(d), 1)), -np.ones((len(d), 1))]), np.append(w, [1, 1]))
-    return Estimate(float(d.sum() / (len(d) * w.sum())), found.task_variance, found.seed_variance, found.clusters, found.seeds)
+    return Estimate(
+        float(d.sum() / (len(d) * w.sum())), found.task_variance, found.seed_variance, found.clusters, found.seeds
+    )
 
 # %% ../../nbs/reporting/statistics.ipynb #21-fe1efacc
-def bootstrap_interval(differences, weights=None, confidence: float = 0.95, resamples: int = 10_000) -> tuple[float, float]:
+def bootstrap_interval(
+    differences, weights=None, confidence: float = 0.95, resamples: int = 10_000
+) -> tuple[float, float]:
     "Percentile interval of the mean difference of one seed, resampling clusters (scipy.stats.bootstrap, seed fixed)."
     d = np.asarray(differences, float)
     w = np.ones(len(d)) if weights is None else np.asarray(weights, float)
-    if np.ptp(d / w) == 0: return (float(d.sum() / w.sum()),) * 2
-    found = bootstrap((d, w), lambda x, y, axis: x.sum(axis) / y.sum(axis), paired=True, vectorized=True, n_resamples=resamples, batch=1000,
-                      confidence_level=confidence, method='percentile', rng=np.random.default_rng(0)).confidence_interval
+    if np.ptp(d / w) == 0:
+        return (float(d.sum() / w.sum()),) * 2
+    found = bootstrap(
+        (d, w),
+        lambda x, y, axis: x.sum(axis) / y.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=resamples,
+        batch=1000,
+        confidence_level=confidence,
+        method='percentile',
+        rng=np.random.default_rng(0),
+    ).confidence_interval
     return float(found.low), float(found.high)
 
 # %% ../../nbs/reporting/statistics.ipynb #21-b1a4763f
@@ -99,20 +121,22 @@ def mcnemar_power(n: int, discordance: float, difference: float, alpha: float = 
     counts = np.arange(n + 1)
     likely = binom.pmf(counts, n, discordance)
     gain = (1 + difference / discordance) / 2
-    critical = binom.ppf(alpha / 2, counts, 0.5) - 1    # at most so many on one side: p below alpha
+    critical = binom.ppf(alpha / 2, counts, 0.5) - 1  # at most so many on one side: p below alpha
     return float((likely * (binom.cdf(critical, counts, gain) + binom.cdf(critical, counts, 1 - gain))).sum())
+
 
 @lru_cache(maxsize=4096)
 def detectable_difference(n: int, discordance: float, alpha: float = 0.05, power: float = 0.8) -> float:
     "Smallest net share of `n` tasks that the exact McNemar test finds with `power`; nan where even a one-sided discordance is too small."
-    if discordance <= 0 or mcnemar_power(n, discordance, discordance, alpha) < power: return float('nan')
+    if discordance <= 0 or mcnemar_power(n, discordance, discordance, alpha) < power:
+        return float('nan')
     return float(brentq(lambda difference: mcnemar_power(n, discordance, difference, alpha) - power, 0, discordance))
 
 # %% ../../nbs/reporting/statistics.ipynb #21-ae32ac47
 def detectable_mean(found: Estimate, alpha: float = 0.05, power: float = 0.8) -> float:
     "Smallest true difference that a comparison with this spread finds with `power`."
     spread = [(found.clusters, found.task_variance), (found.seeds, found.seed_variance)]
-    parts = [(student_t.ppf(1 - alpha / 2, m - 1) + student_t.ppf(power, m - 1))**2 * v for m, v in spread if m > 1]
+    parts = [(student_t.ppf(1 - alpha / 2, m - 1) + student_t.ppf(power, m - 1)) ** 2 * v for m, v in spread if m > 1]
     return float(np.sqrt(sum(parts)))
 
 # %% ../../nbs/reporting/statistics.ipynb #21-4096dca1
@@ -123,6 +147,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 # %% ../../nbs/reporting/statistics.ipynb #21-4d767ef9
 def verdict(found: Estimate, p_adjusted: float, margin: float, alpha: float = PREREGISTRATION['alpha']) -> str:
     "`different`, `equivalent` or `inconclusive`."
-    if p_adjusted < alpha: return 'different'
+    if p_adjusted < alpha:
+        return 'different'
     low, high = found.interval(1 - 2 * alpha)
     return 'equivalent' if -margin < low and high < margin else 'inconclusive'

@@ -18,17 +18,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..tasks.benchmarks import task_order
 from ..core.errors import UserError
 from ..core.files import read_json, shown
 from ..core.runs import PREREGISTRATION, preregistration_id
 from ..evaluate import FUNNEL, summarise, task_means
 from lora_mbpp.reporting.statistics import (
-    bootstrap_interval, detectable_difference, detectable_mean, estimate, holm, mcnemar_p, pass_estimate, verdict,
+    bootstrap_interval,
+    detectable_difference,
+    detectable_mean,
+    estimate,
+    holm,
+    mcnemar_p,
+    pass_estimate,
+    verdict,
 )
+from ..tasks.benchmarks import task_order
 
 # %% ../../nbs/reporting/tables.ipynb #26-b7ec3f51
-def simulated_run(rank: int, seed: int, share: float, nll: float, n: int = 60, luck: float = 0.3, seed_spread: float = 0.0) -> dict:
+def simulated_run(
+    rank: int, seed: int, share: float, nll: float, n: int = 60, luck: float = 0.3, seed_spread: float = 0.0
+) -> dict:
     "Metrics of a run that passes about `share` of `n` tasks, NLL about `nll` nats a token; rank 0 is the base. `luck`: how much chance decides beside the task."
     tasks_rng, rng = np.random.default_rng(99), np.random.default_rng([rank, seed, 7])
     hard, tokens = tasks_rng.random(n), tasks_rng.integers(20, 200, n)
@@ -36,57 +45,142 @@ def simulated_run(rank: int, seed: int, share: float, nll: float, n: int = 60, l
     score = (1 - luck) * hard + luck * rng.random(n) + shift
     cut = np.quantile((1 - luck) * hard + luck * tasks_rng.random(n), share)
     nats = tokens * (nll + shift + 0.3 * (hard - 0.5) + rng.normal(0, 0.03, n))
-    results = [{'task_id': i, 'sample_idx': 0, 'text': 'def f(): pass', 'code': f'def f():\n    return {rank}', 'finish_reason': 'eos', 'extraction': 'plain', 'message': None,
-                'verdict': 'passed' if score[i] < cut else 'wrong_answer', 'failing_test': 0, 'clean': i % 8 > 0, 'nearest': float(round(hard[i] / 2, 3)), 'nll': float(nats[i]), 'nll_tokens': int(tokens[i])}
-               for i in range(n)]
+    results = [
+        {
+            'task_id': i,
+            'sample_idx': 0,
+            'text': 'def f(): pass',
+            'code': f'def f():\n    return {rank}',
+            'finish_reason': 'eos',
+            'extraction': 'plain',
+            'message': None,
+            'verdict': 'passed' if score[i] < cut else 'wrong_answer',
+            'failing_test': 0,
+            'clean': i % 8 > 0,
+            'nearest': float(round(hard[i] / 2, 3)),
+            'nll': float(nats[i]),
+            'nll_tokens': int(tokens[i]),
+        }
+        for i in range(n)
+    ]
     return simulated_metrics(rank, seed, results, float(nats.sum() / tokens.sum()))
+
 
 def simulated_metrics(rank: int, seed: int, results: list[dict], nll: float) -> dict:
     "A metrics file around made-up result records."
     tasks = [{'task_id': r['task_id'], 'clean': r['clean']} for r in results]
-    info = {**summarise(results, tasks), 'reference_nll': nll, 'settings': {'protocol': 'made up', 'batch_size': 30}, 'plan': preregistration_id(), 'per_task': results, 'peak_memory_gb': 1.5,
-            'seconds': {'generation': 40, 'programs': 3, 'references': 8}, 'forgetting': {'prose': {'nll': 3.0 + 0.01 * rank**0.5, 'n_tokens': 900}, 'other code': {'nll': 0.8, 'n_tokens': 900}}}
-    lora = {'losses': [{'step': s, 'loss': 1.2 * 0.97**s, 'learning_rate': 1e-4} for s in range(1, 41)], 'val_nll': [{'step': s, 'nll': nll + 0.2 * 0.9**s} for s in (0, 10, 20, 40)],
-            'steps': 40, 'trainable_parameters': 305280 * rank, 'seconds': 120, 'peak_memory_gb': 2.0, 'target_tokens': 9000, 'scale': 32 / max(rank, 1), 'rows': 160, 'order': f'order of seed {seed}'}
+    info = {
+        **summarise(results, tasks),
+        'reference_nll': nll,
+        'settings': {'protocol': 'made up', 'batch_size': 30},
+        'plan': preregistration_id(),
+        'per_task': results,
+        'peak_memory_gb': 1.5,
+        'seconds': {'generation': 40, 'programs': 3, 'references': 8},
+        'forgetting': {
+            'prose': {'nll': 3.0 + 0.01 * rank**0.5, 'n_tokens': 900},
+            'other code': {'nll': 0.8, 'n_tokens': 900},
+        },
+    }
+    lora = {
+        'losses': [{'step': s, 'loss': 1.2 * 0.97**s, 'learning_rate': 1e-4} for s in range(1, 41)],
+        'val_nll': [{'step': s, 'nll': nll + 0.2 * 0.9**s} for s in (0, 10, 20, 40)],
+        'steps': 40,
+        'trainable_parameters': 305280 * rank,
+        'seconds': 120,
+        'peak_memory_gb': 2.0,
+        'target_tokens': 9000,
+        'scale': 32 / max(rank, 1),
+        'rows': 160,
+        'order': f'order of seed {seed}',
+    }
     name = f'made-up-r{rank}-s{seed}' if rank else 'made-up-base'
-    return {'run_info': {'run': name, 'preset': 'starter', 'kind': 'lora' if rank else 'base', 'rank': rank, 'seed': seed if rank else None, 'test_run': True,
-                         **({'parameters': {'rank': rank, 'seed': seed, 'lr': 1e-3, 'train_data': 'abc'}} if rank else {})},
-            'eval_info': info, 'meta_info': {'packages': {'torch': '2.11'}, 'python': '3.11', 'device': {'device': 'cpu', 'dtype': 'float32'}}, **({'train_info': lora} if rank else {})}
+    return {
+        'run_info': {
+            'run': name,
+            'preset': 'starter',
+            'kind': 'lora' if rank else 'base',
+            'rank': rank,
+            'seed': seed if rank else None,
+            'test_run': True,
+            **({'parameters': {'rank': rank, 'seed': seed, 'lr': 1e-3, 'train_data': 'abc'}} if rank else {}),
+        },
+        'eval_info': info,
+        'meta_info': {'packages': {'torch': '2.11'}, 'python': '3.11', 'device': {'device': 'cpu', 'dtype': 'float32'}},
+        **({'train_info': lora} if rank else {}),
+    }
 
-def simulated_study(ranks: dict[int, tuple[float, float]], seeds: int = 1, n: int = 60, base: tuple[float, float] = (0.2, 1.0), **more) -> list[dict]:
+
+def simulated_study(
+    ranks: dict[int, tuple[float, float]], seeds: int = 1, n: int = 60, base: tuple[float, float] = (0.2, 1.0), **more
+) -> list[dict]:
     "Base and all runs: `ranks` maps a rank to (share of tasks passed, NLL)."
-    return [simulated_run(0, 0, *base, n), *[simulated_run(rank, seed, share, nll, n, **more) for rank, (share, nll) in ranks.items() for seed in range(seeds)]]
+    return [
+        simulated_run(0, 0, *base, n),
+        *[
+            simulated_run(rank, seed, share, nll, n, **more)
+            for rank, (share, nll) in ranks.items()
+            for seed in range(seeds)
+        ],
+    ]
 
 # %% ../../nbs/reporting/tables.ipynb #26-8827b7f8
 def check_comparable(runs: list[dict]) -> None:
     "Raise `UserError` unless all runs were evaluated with the same settings and none is a test run."
     tests = [r['run_info']['run'] for r in runs if r['run_info']['test_run']]
-    if tests: raise UserError(f"{', '.join(tests)}: made under IN_TEST with a random model, no result; unset IN_TEST and evaluate again with --overwrite true")
+    if tests:
+        raise UserError(
+            f"{', '.join(tests)}: made under IN_TEST with a random model, no result; unset IN_TEST and evaluate again with --overwrite true"
+        )
     first = runs[0]
     for run in runs[1:]:
         a, b = first['eval_info']['settings'], run['eval_info']['settings']
         other = [f'{k} {a.get(k)} and {b.get(k)}' for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
-        if other: raise UserError(f"{first['run_info']['run']} and {run['run_info']['run']} were measured differently ({'; '.join(other)}): "
-                                  'evaluate them again with the same settings, or analyse them apart')
+        if other:
+            raise UserError(
+                f"{first['run_info']['run']} and {run['run_info']['run']} were measured differently ({'; '.join(other)}): "
+                'evaluate them again with the same settings, or analyse them apart'
+            )
 
 # %% ../../nbs/reporting/tables.ipynb #26-93e7ee95
 def metrics_in(folder: Path | str) -> list[dict]:
     "The metrics files of runs below `folder`; other JSON files in the folder are none of ours."
-    found = [(path, read_json(path)) for path in sorted((Path(folder)/'metrics').glob('*.json'))]
+    found = [(path, read_json(path)) for path in sorted((Path(folder) / 'metrics').glob('*.json'))]
     return [m for path, m in found if isinstance(m, dict) and m.get('run_info', {}).get('run') == path.stem]
+
 
 def evaluated(folder: Path | str, preset: str, *kinds: str) -> list[dict]:
     "Metrics of the evaluated runs of a preset, of the given kinds (base, lora, again), by rank and seed."
-    runs = [m for m in metrics_in(folder) if m['run_info'].get('preset') == preset and 'per_task' in m.get('eval_info', {}) and m['run_info']['kind'] in kinds]
-    return sorted(runs, key=lambda m: (m['run_info']['kind'] != 'base', m['run_info']['rank'], m['run_info']['seed'] or 0, m['run_info']['run']))
+    runs = [
+        m
+        for m in metrics_in(folder)
+        if m['run_info'].get('preset') == preset
+        and 'per_task' in m.get('eval_info', {})
+        and m['run_info']['kind'] in kinds
+    ]
+    return sorted(
+        runs,
+        key=lambda m: (
+            m['run_info']['kind'] != 'base',
+            m['run_info']['rank'],
+            m['run_info']['seed'] or 0,
+            m['run_info']['run'],
+        ),
+    )
+
 
 def load_runs(folder: Path | str, preset: str, allow_test: bool = False) -> list[dict]:
     "All evaluated runs of a preset, the base first. Raises `UserError` for none, no base, test runs or mixed settings."
     runs = evaluated(folder, preset, 'base', 'lora')
-    if not runs: raise UserError(f'no evaluated runs of preset {preset} in {shown(folder)}: run lora-mbpp sweep --preset {preset}')
-    if runs[0]['run_info']['kind'] != 'base': raise UserError(f'the untouched model is missing in {shown(folder)}: run lora-mbpp baseline --preset {preset}')
+    if not runs:
+        raise UserError(
+            f'no evaluated runs of preset {preset} in {shown(folder)}: run lora-mbpp sweep --preset {preset}'
+        )
+    if runs[0]['run_info']['kind'] != 'base':
+        raise UserError(f'the untouched model is missing in {shown(folder)}: run lora-mbpp baseline --preset {preset}')
     check_comparable([{**r, 'run_info': {**r['run_info'], 'test_run': False}} for r in runs] if allow_test else runs)
     return runs
+
 
 def load_repeated_baseline(folder: Path | str, preset: str) -> dict | None:
     "Metrics of the second measurement of the untouched model, None when there is none."
@@ -95,16 +189,27 @@ def load_repeated_baseline(folder: Path | str, preset: str) -> dict | None:
 # %% ../../nbs/reporting/tables.ipynb #26-4d45c1ee
 FOLLOWS_FROM_RANK = ('rank', 'scale', 'alpha')
 
+
 def manifest(run: dict) -> dict:
     "What could confound a run with another: parameters, data, order, budget, packages, device."
     training, meta = run.get('train_info', {}), run.get('meta_info', {})
     device = {f'device: {k}': v for k, v in meta.get('device', {}).items() if k != 'reason'}
-    return {**run['run_info'].get('parameters', {}), **{k: training.get(k) for k in ('scale', 'steps', 'rows', 'target_tokens', 'order') if k in training},
-            **{f'package: {k}': v for k, v in meta.get('packages', {}).items()}, 'python': meta.get('python'), **device, 'plan': run['eval_info'].get('plan')}
+    return {
+        **run['run_info'].get('parameters', {}),
+        **{k: training.get(k) for k in ('scale', 'steps', 'rows', 'target_tokens', 'order') if k in training},
+        **{f'package: {k}': v for k, v in meta.get('packages', {}).items()},
+        'python': meta.get('python'),
+        **device,
+        'plan': run['eval_info'].get('plan'),
+    }
+
 
 def confound_table(runs: list[dict]) -> pd.DataFrame:
     "One row a field, one column an adapter."
-    return pd.DataFrame({m['run_info']['run']: manifest(m) for m in runs if m['run_info']['kind'] == 'lora'}, dtype=object)
+    return pd.DataFrame(
+        {m['run_info']['run']: manifest(m) for m in runs if m['run_info']['kind'] == 'lora'}, dtype=object
+    )
+
 
 def confounds(runs: list[dict], chosen_rates: bool = False) -> list[str]:
     "Sentences on what differs between ranks of the same seed, or between seeds beyond the order, and may not. `chosen_rates`: learning rates were chosen on validation data."
@@ -112,23 +217,42 @@ def confounds(runs: list[dict], chosen_rates: bool = False) -> list[str]:
     seeds = {m['run_info']['run']: m['run_info']['seed'] for m in runs}
     found = []
     for name, values in box.iterrows():
-        if name in allowed: continue
-        groups = [[run for run in box.columns if seeds[run] == seed] for seed in dict.fromkeys(seeds[run] for run in box.columns)] if name == 'order' else [list(box.columns)]
+        if name in allowed:
+            continue
+        groups = (
+            [
+                [run for run in box.columns if seeds[run] == seed]
+                for seed in dict.fromkeys(seeds[run] for run in box.columns)
+            ]
+            if name == 'order'
+            else [list(box.columns)]
+        )
         for group in groups:
             kinds = dict.fromkeys(map(repr, values[group]))
-            if len(kinds) > 1: found.append(f"{name}: {'; '.join(f'{kind} in ' + ', '.join(run for run in group if repr(values[run]) == kind) for kind in kinds)}")
+            if len(kinds) > 1:
+                found.append(
+                    f"{name}: {'; '.join(f'{kind} in ' + ', '.join(run for run in group if repr(values[run]) == kind) for kind in kinds)}"
+                )
     return found
+
 
 def check_confounds(runs: list[dict], chosen_rates: bool = False) -> None:
     "Raise `UserError` when ranks differ in more than their rank and its declared consequences."
-    if found := confounds(runs, chosen_rates): raise UserError('these runs differ in more than their rank, so no difference between them can be called the rank\'s: ' + ' | '.join(found))
+    if found := confounds(runs, chosen_rates):
+        raise UserError(
+            'these runs differ in more than their rank, so no difference between them can be called the rank\'s: '
+            + ' | '.join(found)
+        )
 
 # %% ../../nbs/reporting/tables.ipynb #26-b59f4e98
 def preregistration_sentence(runs: list[dict]) -> str:
     "Whether the results were measured under today's `PREREGISTRATION`."
     found = Counter(m['eval_info'].get('plan') for m in runs)
-    if set(found) == {preregistration_id()}: return f'margins, endpoint and correction were fixed before the measurement (plan {preregistration_id()})'
-    others = ', '.join(f'{count} under {plan or "no plan"}' for plan, count in found.items() if plan != preregistration_id())
+    if set(found) == {preregistration_id()}:
+        return f'margins, endpoint and correction were fixed before the measurement (plan {preregistration_id()})'
+    others = ', '.join(
+        f'{count} under {plan or "no plan"}' for plan, count in found.items() if plan != preregistration_id()
+    )
     return f'not pre-registered: of {len(runs)} results {others}; the plan read here is {preregistration_id()}'
 
 # %% ../../nbs/reporting/tables.ipynb #26-0521501e
@@ -137,20 +261,26 @@ def label_of(run: dict) -> str:
     info = run['run_info']
     return 'base' if info['kind'] == 'base' else f"r={info['rank']} s{info['seed']}"
 
+
 def by_rank(runs: list[dict]) -> dict[str, dict]:
     "`{'base': {None: run}, 'r=8': {0: run, 1: run}, ...}`: runs by label of the rank and seed. Raises `UserError` for two runs of one rank and seed."
     groups = {}
     for run in runs:
         group = groups.setdefault('base' if run['run_info']['kind'] == 'base' else f"r={run['run_info']['rank']}", {})
         if other := group.get(run['run_info']['seed']):
-            raise UserError(f"{other['run_info']['run']} and {run['run_info']['run']} have the same rank and seed: move one of their files out of metrics/, or analyse them apart")
+            raise UserError(
+                f"{other['run_info']['run']} and {run['run_info']['run']} have the same rank and seed: move one of their files out of metrics/, or analyse them apart"
+            )
         group[run['run_info']['seed']] = run
     return groups
 
+
 def values_of(run: dict, endpoint: str) -> dict:
     "`{task id: (amount, weight)}` of a run: nats and tokens, or share of passes and 1."
-    if endpoint == 'pass@1': return {i: (p, 1.0) for i, p in task_means(run['eval_info']['per_task']).items()}
+    if endpoint == 'pass@1':
+        return {i: (p, 1.0) for i, p in task_means(run['eval_info']['per_task']).items()}
     return {r['task_id']: (r['nll'], r['nll_tokens']) for r in run['eval_info']['per_task'] if r.get('nll_tokens')}
+
 
 def cluster_of(run: dict) -> dict:
     "`{task id: cluster}`; tasks whose near-duplicates are unknown stand alone."
@@ -159,10 +289,13 @@ def cluster_of(run: dict) -> dict:
 # %% ../../nbs/reporting/tables.ipynb #26-2aa7a601
 def pairs_of(a: dict, b: dict) -> list[tuple[dict, dict]]:
     "Pairs of runs to compare, from two groups `{seed: run}`. Raises `UserError` when no seed is in both."
-    if None in a: return [(a[None], run) for run in b.values()]
+    if None in a:
+        return [(a[None], run) for run in b.values()]
     common = sorted(a.keys() & b.keys())
-    if not common: raise UserError(f'no seed in common: {sorted(a)} and {sorted(b)}; train both ranks with the same seeds')
+    if not common:
+        raise UserError(f'no seed in common: {sorted(a)} and {sorted(b)}; train both ranks with the same seeds')
     return [(a[seed], b[seed]) for seed in common]
+
 
 def paired_differences(pairs: list[tuple[dict, dict]], endpoint: str) -> tuple[np.ndarray, np.ndarray, list]:
     "Differences (seeds x clusters, second - first), weights of the clusters, and the task ids that all runs answered."
@@ -172,7 +305,10 @@ def paired_differences(pairs: list[tuple[dict, dict]], endpoint: str) -> tuple[n
     names = list(dict.fromkeys(clusters[i] for i in ids))
     number = {name: n for n, name in enumerate(names)}
     place = np.array([number[clusters[i]] for i in ids], dtype=int)
-    def gathered(amounts): return np.bincount(place, np.array(amounts, float), len(names))
+
+    def gathered(amounts):
+        return np.bincount(place, np.array(amounts, float), len(names))
+
     rows = [gathered([b[i][0] - a[i][0] for i in ids]) for a, b in values]
     return np.array(rows).reshape(len(pairs), len(names)), gathered([values[0][0][i][1] for i in ids]), ids
 
@@ -181,42 +317,80 @@ def compare(a: dict, b: dict, endpoint: str) -> dict:
     "Compare two groups `{seed: run}` on an endpoint; the verdict follows when all p-values of the family are known."
     pairs = pairs_of(a, b)
     differences, weights, ids = paired_differences(pairs, endpoint)
-    if len(weights) < 2: raise UserError(f'only {len(ids)} tasks were answered by both sides: nothing to compare')
+    if len(weights) < 2:
+        raise UserError(f'only {len(ids)} tasks were answered by both sides: nothing to compare')
     found = (pass_estimate if endpoint == 'pass@1' else estimate)(differences, weights)
-    flips = Counter(np.sign(after[i][0] - before[i][0]) for before, after in [(values_of(x, 'pass@1'), values_of(y, 'pass@1')) for x, y in pairs] for i in ids)
+    flips = Counter(
+        np.sign(after[i][0] - before[i][0])
+        for before, after in [(values_of(x, 'pass@1'), values_of(y, 'pass@1')) for x, y in pairs]
+        for i in ids
+    )
     gained, lost = flips[1.0], flips[-1.0]
     single = endpoint == 'pass@1' and len(pairs) == 1 and set(np.unique(differences)) <= {-1.0, 0.0, 1.0}
-    return {'endpoint': endpoint, 'difference': found.difference, 'p': mcnemar_p(gained, lost) if single else found.p_value(), 'test': 'McNemar' if single else 'paired t, tasks and seeds',
-            'gained': gained, 'lost': lost, 'tasks': len(ids), 'clusters': len(weights), 'seeds': len(pairs), 'estimate': found, 'single': single,
-            'bootstrap': bootstrap_interval(differences.mean(0), weights)}
+    return {
+        'endpoint': endpoint,
+        'difference': found.difference,
+        'p': mcnemar_p(gained, lost) if single else found.p_value(),
+        'test': 'McNemar' if single else 'paired t, tasks and seeds',
+        'gained': gained,
+        'lost': lost,
+        'tasks': len(ids),
+        'clusters': len(weights),
+        'seeds': len(pairs),
+        'estimate': found,
+        'single': single,
+        'bootstrap': bootstrap_interval(differences.mean(0), weights),
+    }
+
 
 def finished(row: dict, p_adjusted: float, family: int) -> dict:
     "A comparison with its intervals, detectable difference and verdict."
     found, margin, alpha = row['estimate'], PREREGISTRATION['margins'][row['endpoint']], PREREGISTRATION['alpha']
     (low, high), (low90, high90) = found.interval(1 - alpha), found.interval(1 - 2 * alpha)
     discordance = (row['gained'] + row['lost']) / (row['tasks'] * row['seeds'])
-    detectable = detectable_difference(row['tasks'], discordance, alpha / family, PREREGISTRATION['power']) if row['single'] else detectable_mean(found, alpha / family, PREREGISTRATION['power'])
-    if row['endpoint'] == 'pass@1' and detectable > 1: detectable = float('nan')   # no true difference could have been found
-    return {**{k: v for k, v in row.items() if k not in ('estimate', 'single')}, 'low': low, 'high': high, 'low90': low90, 'high90': high90, 'discordance': discordance,
-            'p adjusted': p_adjusted, 'margin': margin, 'detectable': detectable, 'verdict': verdict(found, p_adjusted, margin)}
+    detectable = (
+        detectable_difference(row['tasks'], discordance, alpha / family, PREREGISTRATION['power'])
+        if row['single']
+        else detectable_mean(found, alpha / family, PREREGISTRATION['power'])
+    )
+    if row['endpoint'] == 'pass@1' and detectable > 1:
+        detectable = float('nan')  # no true difference could have been found
+    return {
+        **{k: v for k, v in row.items() if k not in ('estimate', 'single')},
+        'low': low,
+        'high': high,
+        'low90': low90,
+        'high90': high90,
+        'discordance': discordance,
+        'p adjusted': p_adjusted,
+        'margin': margin,
+        'detectable': detectable,
+        'verdict': verdict(found, p_adjusted, margin),
+    }
 
 # %% ../../nbs/reporting/tables.ipynb #26-1401f134
 def noise_floor(base: dict, again: dict | None, endpoint: str) -> float:
     "Half-width that covers the difference of the untouched model from itself (A/A), nan when it was measured once."
-    if again is None: return float('nan')
+    if again is None:
+        return float('nan')
     low, high = compare({None: base}, {None: again}, endpoint)['estimate'].interval()
     return max(abs(low), abs(high))
+
 
 def endpoints_of(runs: list[dict]) -> list[str]:
     "The endpoints that all runs have, the primary one first."
     return [e for e in PREREGISTRATION['margins'] if all(values_of(run, e) for run in runs)]
+
 
 def comparison_table(runs: list[dict], again: dict | None = None) -> pd.DataFrame:
     "Every rank against the base and against every other rank, on every endpoint, p-values adjusted within an endpoint (Holm). Verdicts by `PREREGISTRATION`."
     groups, rows = by_rank(runs), []
     for endpoint in endpoints_of(runs):
         family = [{'a': a, 'b': b, **compare(groups[a], groups[b], endpoint)} for a, b in combinations(groups, 2)]
-        rows += [{**finished(row, p, len(family)), 'noise': noise_floor(runs[0], again, endpoint)} for row, p in zip(family, holm([row['p'] for row in family]))]
+        rows += [
+            {**finished(row, p, len(family)), 'noise': noise_floor(runs[0], again, endpoint)}
+            for row, p in zip(family, holm([row['p'] for row in family]))
+        ]
     return pd.DataFrame(rows)
 
 # %% ../../nbs/reporting/tables.ipynb #26-d675956f
@@ -226,34 +400,73 @@ def run_table(runs: list[dict]) -> pd.DataFrame:
     for run in runs:
         info, training = run['eval_info'], run.get('train_info', {})
         low, high = info['pass_at_1_interval']
-        rows.append({'run': run['run_info']['run'], 'rank': run['run_info']['rank'], 'seed': run['run_info']['seed'], 'tasks': info['n_tasks'], 'pass@1': info['pass_at_1'], 'low': low, 'high': high,
-                     'pass@1 clean': info.get('pass_at_1_clean'), **{f'pass@{k}': v for k, v in info.get('pass_at_k', {}).items() if k != '1'}, 'syntax': info['syntax_rate'],
-                     'nll': info.get('reference_nll'), 'truncated': info['truncated'], 'scale': training.get('scale'), 'trainable': training.get('trainable_parameters', 0),
-                     'train minutes': training.get('seconds', 0) / 60, 'eval minutes': sum(info['seconds'].values()) / 60,
-                     'peak GB': max(info.get('peak_memory_gb') or 0, training.get('peak_memory_gb') or 0)})
+        rows.append(
+            {
+                'run': run['run_info']['run'],
+                'rank': run['run_info']['rank'],
+                'seed': run['run_info']['seed'],
+                'tasks': info['n_tasks'],
+                'pass@1': info['pass_at_1'],
+                'low': low,
+                'high': high,
+                'pass@1 clean': info.get('pass_at_1_clean'),
+                **{f'pass@{k}': v for k, v in info.get('pass_at_k', {}).items() if k != '1'},
+                'syntax': info['syntax_rate'],
+                'nll': info.get('reference_nll'),
+                'truncated': info['truncated'],
+                'scale': training.get('scale'),
+                'trainable': training.get('trainable_parameters', 0),
+                'train minutes': training.get('seconds', 0) / 60,
+                'eval minutes': sum(info['seconds'].values()) / 60,
+                'peak GB': max(info.get('peak_memory_gb') or 0, training.get('peak_memory_gb') or 0),
+            }
+        )
     return pd.DataFrame(rows)
+
 
 def adapters_of(runs: list[dict]) -> list[dict]:
     "The runs that were trained here."
     return [run for run in runs if run.get('train_info')]
 
+
 def key_of(run: dict) -> dict:
     "Run, rank and seed: the first columns of most tables."
     return {name: run['run_info'][name] for name in ('run', 'rank', 'seed')}
 
+
 def loss_table(runs: list[dict]) -> pd.DataFrame:
     "run, rank, seed, step, loss (nats a token)."
-    return pd.DataFrame([{**key_of(r), 'step': e['step'], 'loss': e['loss']} for r in adapters_of(runs) for e in r['train_info']['losses']], columns=['run', 'rank', 'seed', 'step', 'loss'])
+    return pd.DataFrame(
+        [
+            {**key_of(r), 'step': e['step'], 'loss': e['loss']}
+            for r in adapters_of(runs)
+            for e in r['train_info']['losses']
+        ],
+        columns=['run', 'rank', 'seed', 'step', 'loss'],
+    )
+
 
 def curve_table(runs: list[dict]) -> pd.DataFrame:
     "run, rank, seed, step, target_tokens (share of the steps), nll on validation."
-    rows = [{**key_of(r), 'step': e['step'], 'target_tokens': round(r['train_info']['target_tokens'] * e['step'] / r['train_info']['steps']), 'nll': e['nll']}
-            for r in adapters_of(runs) if r['train_info'].get('steps') for e in r['train_info']['val_nll']]
+    rows = [
+        {
+            **key_of(r),
+            'step': e['step'],
+            'target_tokens': round(r['train_info']['target_tokens'] * e['step'] / r['train_info']['steps']),
+            'nll': e['nll'],
+        }
+        for r in adapters_of(runs)
+        if r['train_info'].get('steps')
+        for e in r['train_info']['val_nll']
+    ]
     return pd.DataFrame(rows, columns=['run', 'rank', 'seed', 'step', 'target_tokens', 'nll'])
+
 
 def funnel_table(runs: list[dict]) -> pd.DataFrame:
     "run, rank, seed, step of the funnel, share of answers that reach it."
-    return pd.DataFrame([{**key_of(r), 'step': step, 'share': r['eval_info']['funnel'][step]} for r in runs for step in FUNNEL])
+    return pd.DataFrame(
+        [{**key_of(r), 'step': step, 'share': r['eval_info']['funnel'][step]} for r in runs for step in FUNNEL]
+    )
 
 # %% ../../nbs/reporting/tables.ipynb #26-cb794d22
 def flip_table(runs: list[dict]) -> pd.DataFrame:
@@ -264,14 +477,34 @@ def flip_table(runs: list[dict]) -> pd.DataFrame:
         for x, y in pairs_of(groups[a], groups[b]):
             before, after = values_of(x, 'pass@1'), values_of(y, 'pass@1')
             kinds.update((before[i][0] >= 0.5, after[i][0] >= 0.5) for i in before.keys() & after.keys())
-        rows.append({'a': a, 'b': b, 'both': kinds[True, True], 'gained': kinds[False, True], 'lost': kinds[True, False], 'neither': kinds[False, False]})
+        rows.append(
+            {
+                'a': a,
+                'b': b,
+                'both': kinds[True, True],
+                'gained': kinds[False, True],
+                'lost': kinds[True, False],
+                'neither': kinds[False, False],
+            }
+        )
     return pd.DataFrame(rows)
+
 
 def leakage_table(runs: list[dict]) -> pd.DataFrame:
     "rank, seed, task_id, nearest (similarity to the nearest training item, nan when unknown), passed, clean: one row a run and task."
-    rows = [{'rank': r['run_info']['rank'], 'seed': r['run_info']['seed'], 'task_id': i, 'passed': p, **known[i]} for r in runs
-            for known in [{t['task_id']: {'nearest': t.get('nearest', float('nan')), 'clean': t.get('clean')} for t in r['eval_info']['per_task']}] for i, p in task_means(r['eval_info']['per_task']).items()]
+    rows = [
+        {'rank': r['run_info']['rank'], 'seed': r['run_info']['seed'], 'task_id': i, 'passed': p, **known[i]}
+        for r in runs
+        for known in [
+            {
+                t['task_id']: {'nearest': t.get('nearest', float('nan')), 'clean': t.get('clean')}
+                for t in r['eval_info']['per_task']
+            }
+        ]
+        for i, p in task_means(r['eval_info']['per_task']).items()
+    ]
     return pd.DataFrame(rows)
+
 
 def forgetting_table(runs: list[dict]) -> pd.DataFrame:
     "run, rank, seed, text, nll, change against the base, learned (change of NLL on the tasks); empty when nobody measured it."
@@ -280,15 +513,41 @@ def forgetting_table(runs: list[dict]) -> pd.DataFrame:
         info = run['eval_info']
         for text, score in (info.get('forgetting') or {}).items():
             before = (base.get('forgetting') or {}).get(text)
-            if score and before: rows.append({**key_of(run), 'text': text, 'nll': score['nll'], 'change': score['nll'] - before['nll'], 'learned': info['reference_nll'] - base['reference_nll']})
+            if score and before:
+                rows.append(
+                    {
+                        **key_of(run),
+                        'text': text,
+                        'nll': score['nll'],
+                        'change': score['nll'] - before['nll'],
+                        'learned': info['reference_nll'] - base['reference_nll'],
+                    }
+                )
     return pd.DataFrame(rows, columns=['run', 'rank', 'seed', 'text', 'nll', 'change', 'learned'])
+
 
 def atlas_table(runs: list[dict]) -> pd.DataFrame:
     "Verdict class of the first answer: one row a task, one column a run."
-    return pd.DataFrame({label_of(r): {t['task_id']: t['verdict'] for t in r['eval_info']['per_task'] if t['sample_idx'] == 0} for r in runs})
+    return pd.DataFrame(
+        {
+            label_of(r): {t['task_id']: t['verdict'] for t in r['eval_info']['per_task'] if t['sample_idx'] == 0}
+            for r in runs
+        }
+    )
+
 
 def rate_table(folder: Path | str, preset: str) -> pd.DataFrame:
     "rank, seed, lr, nll (validation at the end) of every trained run of a preset, evaluated or not."
-    rows = [{'rank': m['run_info']['rank'], 'seed': m['run_info']['seed'], 'lr': m['run_info']['parameters']['lr'], 'nll': m['train_info']['val_nll'][-1]['nll']} for m in metrics_in(folder)
-            if m['run_info'].get('preset') == preset and m.get('train_info', {}).get('val_nll') and m['run_info'].get('parameters')]
+    rows = [
+        {
+            'rank': m['run_info']['rank'],
+            'seed': m['run_info']['seed'],
+            'lr': m['run_info']['parameters']['lr'],
+            'nll': m['train_info']['val_nll'][-1]['nll'],
+        }
+        for m in metrics_in(folder)
+        if m['run_info'].get('preset') == preset
+        and m.get('train_info', {}).get('val_nll')
+        and m['run_info'].get('parameters')
+    ]
     return pd.DataFrame(rows, columns=['rank', 'seed', 'lr', 'nll'])

@@ -10,22 +10,39 @@ __all__ = ['CLASSES', 'OPEN_ON_CLICK', 'legend', 'mark', 'why', 'program', 'besi
 import html
 from pathlib import Path
 
-from ..tasks.benchmarks import task_order
 from ..core.errors import UserError
 from ..core.files import read_jsonl
 from ..evaluate import task_means
 from .tables import by_rank, label_of
+from ..tasks.benchmarks import task_order
 
 # %% ../../nbs/reporting/task_atlas.ipynb #27-8b25bae7
-CLASSES = {'passed': ('P', '#222', '#fff'), 'wrong_answer': ('w', '#eee', '#222'), 'runtime_error': ('e', '#ccc', '#222'), 'syntax_error': ('s', '#aaa', '#000'), 'no_code': ('n', '#aaa', '#000'),
-           'no_entry_point': ('n', '#aaa', '#000'), 'timeout': ('t', '#ddd', '#222'), 'memory': ('m', '#ddd', '#222'), 'killed': ('k', '#ddd', '#222'), 'output_limit': ('o', '#ddd', '#222'),
-           'harness_error': ('?', '#fff', '#a00')}
+CLASSES = {
+    'passed': ('P', '#222', '#fff'),
+    'wrong_answer': ('w', '#eee', '#222'),
+    'runtime_error': ('e', '#ccc', '#222'),
+    'syntax_error': ('s', '#aaa', '#000'),
+    'no_code': ('n', '#aaa', '#000'),
+    'no_entry_point': ('n', '#aaa', '#000'),
+    'timeout': ('t', '#ddd', '#222'),
+    'memory': ('m', '#ddd', '#222'),
+    'killed': ('k', '#ddd', '#222'),
+    'output_limit': ('o', '#ddd', '#222'),
+    'harness_error': ('?', '#fff', '#a00'),
+}
+
 
 def legend() -> str:
     "HTML line that explains the letters."
     named = {}
-    for name, (letter, *_) in CLASSES.items(): named.setdefault(letter, []).append(name.replace('_', ' '))
-    return '<p>' + ', '.join(f'<b>{html.escape(letter)}</b> {" or ".join(names)}' for letter, names in named.items()) + '</p>'
+    for name, (letter, *_) in CLASSES.items():
+        named.setdefault(letter, []).append(name.replace('_', ' '))
+    return (
+        '<p>'
+        + ', '.join(f'<b>{html.escape(letter)}</b> {" or ".join(names)}' for letter, names in named.items())
+        + '</p>'
+    )
+
 
 def mark(verdict: str) -> str:
     "HTML cell of a verdict."
@@ -36,14 +53,21 @@ def mark(verdict: str) -> str:
 def why(record: dict) -> str:
     "What became of an answer: verdict, exception, message and the assert that failed."
     parts = [record['verdict'].replace('_', ' '), record.get('exception_type'), record.get('message')]
-    return ': '.join(str(part) for part in parts if part)[:300] + (f'\n{record["failing_assert"][:300]}' if record.get('failing_assert') else '')
+    return ': '.join(str(part) for part in parts if part)[:300] + (
+        f'\n{record["failing_assert"][:300]}' if record.get('failing_assert') else ''
+    )
+
 
 def program(title: str, record: dict | None) -> str:
     "HTML cell with one program and what became of it."
-    if record is None: return f'<td style="vertical-align:top"><b>{html.escape(title)}</b><br>no record</td>'
+    if record is None:
+        return f'<td style="vertical-align:top"><b>{html.escape(title)}</b><br>no record</td>'
     code = record.get('code') or record.get('text') or ''
-    return (f'<td style="vertical-align:top;text-align:left"><b>{html.escape(title)}</b><pre style="white-space:pre-wrap;margin:2px 0;color:#666">{html.escape(why(record))}</pre>'
-            f'<pre style="white-space:pre-wrap;margin:2px 0">{html.escape(code[:1500])}</pre></td>')
+    return (
+        f'<td style="vertical-align:top;text-align:left"><b>{html.escape(title)}</b><pre style="white-space:pre-wrap;margin:2px 0;color:#666">{html.escape(why(record))}</pre>'
+        f'<pre style="white-space:pre-wrap;margin:2px 0">{html.escape(code[:1500])}</pre></td>'
+    )
+
 
 def beside(task_id, *answers: tuple[str, dict | None]) -> str:
     "HTML table of (title, record) pairs for one task."
@@ -52,39 +76,52 @@ def beside(task_id, *answers: tuple[str, dict | None]) -> str:
 # %% ../../nbs/reporting/task_atlas.ipynb #27-ea87991a
 def records_of(folder: Path | str, run: dict) -> dict:
     "First answer of each task in a run's result records; an empty dict where the file is not there."
-    try: found = read_jsonl(Path(folder)/'metrics'/f"{run['run_info']['run']}.results.jsonl")
-    except UserError: return {}
+    try:
+        found = read_jsonl(Path(folder) / 'metrics' / f"{run['run_info']['run']}.results.jsonl")
+    except UserError:
+        return {}
     return {r['task_id']: r for r in found if r['sample_idx'] == 0}
+
 
 def first_seeds(runs: list[dict]) -> list[dict]:
     "The base and, of each rank, the run of the first seed."
     return [group[min(group, key=lambda seed: seed or 0)] for group in by_rank(runs).values()]
 
+
 def anchor(task_id) -> str:
     "Name of a task's place in the page."
     return html.escape(f'task-{task_id}'.replace('/', '-').replace(' ', '-'))
+
 
 def overview(runs: list[dict]) -> str:
     "HTML table: tasks by how many runs pass them, a mark for every run."
     verdicts = [{t['task_id']: t['verdict'] for t in r['eval_info']['per_task'] if t['sample_idx'] == 0} for r in runs]
     ids = sorted(verdicts[0], key=lambda i: (-sum(v.get(i) == 'passed' for v in verdicts), task_order(i)))
     head = ''.join(f'<th>{html.escape(label_of(r))}</th>' for r in runs)
-    rows = ''.join(f'<tr><td><a href="#{anchor(i)}">{html.escape(str(i))}</a></td>{"".join(mark(v.get(i, "harness_error")) for v in verdicts)}</tr>' for i in ids)
+    rows = ''.join(
+        f'<tr><td><a href="#{anchor(i)}">{html.escape(str(i))}</a></td>{"".join(mark(v.get(i, "harness_error")) for v in verdicts)}</tr>'
+        for i in ids
+    )
     return f'<div style="max-height:30em;overflow:auto"><table style="border-collapse:collapse;font-size:12px"><tr><th>task</th>{head}</tr>{rows}</table></div>'
 
 # %% ../../nbs/reporting/task_atlas.ipynb #27-1528bdd1
 def side_by_side(folder: Path | str, runs: list[dict], ids: list) -> str:
     "HTML: for each task the programs of the base and of every rank (first seed), folded away until clicked."
     shown, records = first_seeds(runs), [records_of(folder, r) for r in first_seeds(runs)]
-    if not any(records): return '<p>The programs are not here: result records (.results.jsonl) stay on the machine that made them.</p>'
+    if not any(records):
+        return '<p>The programs are not here: result records (.results.jsonl) stay on the machine that made them.</p>'
+
     def block(i):
         cells = ''.join(program(label_of(run), found.get(i)) for run, found in zip(shown, records))
         marks = ''.join(mark(found[i]['verdict'] if i in found else 'harness_error') for found in records)
         return f'<details id="{anchor(i)}"><summary>task {html.escape(str(i))} <table style="display:inline-table"><tr>{marks}</tr></table></summary><table style="width:100%;table-layout:fixed"><tr>{cells}</tr></table></details>'
+
     return ''.join(map(block, ids))
+
 
 OPEN_ON_CLICK = '''<script>function openTarget(){var d=document.getElementById(location.hash.slice(1));if(d&&d.tagName==='DETAILS')d.open=true}
 addEventListener('hashchange',openTarget);openTarget()</script>'''
+
 
 def atlas(folder: Path | str, runs: list[dict], most: int | None = None) -> str:
     "HTML of the whole atlas; programs of the first `most` tasks, those on which the runs differ first."
@@ -99,8 +136,15 @@ def flips(base: dict, run: dict) -> tuple[list, list]:
     ids = sorted(a.keys() & b.keys(), key=task_order)
     return [i for i in ids if b[i] > a[i]], [i for i in ids if b[i] < a[i]]
 
+
 def flip_lines(runs: list[dict]) -> str:
     "HTML: for each rank (first seed), links to the tasks gained and lost against the base."
-    def links(ids): return ', '.join(f'<a href="#{anchor(i)}">{html.escape(str(i))}</a>' for i in ids) or 'none'
-    return ''.join(f'<p><b>{html.escape(label_of(run))}</b> gained {len(gained)}: {links(gained)}<br>lost {len(lost)}: {links(lost)}</p>'
-                   for run in first_seeds(runs)[1:] for gained, lost in [flips(runs[0], run)])
+
+    def links(ids):
+        return ', '.join(f'<a href="#{anchor(i)}">{html.escape(str(i))}</a>' for i in ids) or 'none'
+
+    return ''.join(
+        f'<p><b>{html.escape(label_of(run))}</b> gained {len(gained)}: {links(gained)}<br>lost {len(lost)}: {links(lost)}</p>'
+        for run in first_seeds(runs)[1:]
+        for gained, lost in [flips(runs[0], run)]
+    )

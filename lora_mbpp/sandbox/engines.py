@@ -9,38 +9,59 @@ __all__ = ['ALONE', 'FUEL_PER_SECOND', 'GUEST_LINES', 'WASM_PRELOAD', 'WORKER', 
            'Worker', 'WasmEngine', 'trouble', 'available_engines', 'choose_engine']
 
 # %% ../../nbs/sandbox/engines.ipynb #19-6266be7a
+import importlib.util
+import inspect
+import marshal
+import math
+import os
+import queue
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
 from collections import deque
-import importlib.util, inspect, marshal, math, os, queue, select, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from . import worker as guest, isolation as jail, windows_job as winjob
+from . import isolation as jail
+from . import windows_job as winjob
+from . import worker as guest
 from .worker import Channel, DecodeError, decode, encode
 
 # %% ../../nbs/sandbox/engines.ipynb #19-4defb947
 @dataclass(frozen=True)
 class Limits:
     "What one candidate may use"
-    cpu_s: float = 15.0             # CPU seconds; the kernel counts whole ones, so a fraction is rounded up
-    wall_s: float | None = None     # seconds on the clock; None: 3 * cpu_s + 2
-    memory_mb: int = 1024           # MiB of address space, the interpreter's own ~60 included
-    output_bytes: int = 65536       # bytes the candidate may print
+
+    cpu_s: float = 15.0  # CPU seconds; the kernel counts whole ones, so a fraction is rounded up
+    wall_s: float | None = None  # seconds on the clock; None: 3 * cpu_s + 2
+    memory_mb: int = 1024  # MiB of address space, the interpreter's own ~60 included
+    output_bytes: int = 65536  # bytes the candidate may print
 
     @property
     def wall_seconds(self) -> float:
         "The wall limit in force"
-        return 3*self.cpu_s + 2 if self.wall_s is None else self.wall_s
+        return 3 * self.cpu_s + 2 if self.wall_s is None else self.wall_s
 
 # %% ../../nbs/sandbox/engines.ipynb #19-7b108ad4
 @dataclass(frozen=True)
 class Ending:
     "How a guest ended"
-    cause: str                          # 'closed' by us, 'exit', 'signal', 'cpu', 'wall', 'memory', 'output', 'crash' of its host, or 'no start'
+
+    cause: (
+        str  # 'closed' by us, 'exit', 'signal', 'cpu', 'wall', 'memory', 'output', 'crash' of its host, or 'no start'
+    )
     detail: str = ''
-    cpu_seconds: float | None = None    # of the whole guest; None where nobody counts
+    cpu_seconds: float | None = None  # of the whole guest; None where nobody counts
+
 
 class Gone(Exception):
     "The guest does not answer any more; `finish` tells why"
@@ -48,29 +69,39 @@ class Gone(Exception):
 # %% ../../nbs/sandbox/engines.ipynb #19-138a71c7
 class Guest:
     "This side of one guest"
-    cap = 4_100_000         # bytes of its longest message; test code passes larger arguments than a candidate may return
+
+    cap = 4_100_000  # bytes of its longest message; test code passes larger arguments than a candidate may return
 
     def __init__(self, limits: Limits):
-        self.limits, self.printed, self.settled, self.deadline = limits, bytearray(), 0, time.monotonic() + limits.wall_seconds
-        self.ended_by, self.silent = None, False                  # why we ended it; whether it has closed its line
-        self.coming, self.due = deque(), None                     # messages and replies to come, if known
+        self.limits, self.printed, self.settled, self.deadline = (
+            limits,
+            bytearray(),
+            0,
+            time.monotonic() + limits.wall_seconds,
+        )
+        self.ended_by, self.silent = None, False  # why we ended it; whether it has closed its line
+        self.coming, self.due = deque(), None  # messages and replies to come, if known
 
     def begin(self, messages: list | None):
         "Note all that the guest will ever get, if that is known, and send the first"
-        if messages is None: return
+        if messages is None:
+            return
         self.coming, self.due = deque(messages), len(messages) + 1
         self.proceed()
 
     def proceed(self):
         "Send the next message; with the last the guest is told to leave by itself"
-        if not self.coming: return
+        if not self.coming:
+            return
         self.send(self.coming.popleft())
-        if not self.coming: self.send('end')
+        if not self.coming:
+            self.send('end')
 
     def settle(self):
         "After a reply: take what the candidate has printed until then. Raises Gone when that is too much"
         self.settled = len(self.printed)
-        if self.ended_by: raise Gone
+        if self.ended_by:
+            raise Gone
 
     def grace(self) -> float:
         "Seconds that the guest may take to leave by itself before it is ended: it has said its last word, or closed its line"
@@ -79,21 +110,27 @@ class Guest:
     def remaining(self) -> float:
         "Seconds until the wall limit. Raises Gone when it is reached"
         left = self.deadline - time.monotonic()
-        if left <= 0: self.end('wall')
-        if self.ended_by: raise Gone
+        if left <= 0:
+            self.end('wall')
+        if self.ended_by:
+            raise Gone
         return left
 
     def keep(self, text: bytes):
         "Note what the candidate printed; too much of it is its end"
         self.printed += text
-        if len(self.printed) > self.limits.output_bytes and not self.ended_by: self.end('output')
+        if len(self.printed) > self.limits.output_bytes and not self.ended_by:
+            self.end('output')
 
     def cause(self, status: int, cpu_seconds: float | None) -> Ending:
         "The ending that goes with an exit status, negative for a signal"
-        if self.ended_by: return Ending(self.ended_by, '', cpu_seconds)
+        if self.ended_by:
+            return Ending(self.ended_by, '', cpu_seconds)
         spent = cpu_seconds is not None and cpu_seconds >= math.ceil(self.limits.cpu_s)
-        if status == -getattr(signal, 'SIGXCPU', 0) != 0 or (status < 0 and spent) or status == 1816: return Ending('cpu', '', cpu_seconds)
-        if 0 <= status < 0xC0000000: return Ending('exit', str(status), cpu_seconds)      # Windows numbers its crashes from there
+        if status == -getattr(signal, 'SIGXCPU', 0) != 0 or (status < 0 and spent) or status == 1816:
+            return Ending('cpu', '', cpu_seconds)
+        if 0 <= status < 0xC0000000:
+            return Ending('exit', str(status), cpu_seconds)  # Windows numbers its crashes from there
         return Ending('signal', signal.strsignal(-status) or str(-status) if status < 0 else hex(status), cpu_seconds)
 
 # %% ../../nbs/sandbox/engines.ipynb #19-f687b9a2
@@ -102,32 +139,52 @@ def program(last_lines: str, *modules) -> str:
     "The text of some modules and the lines that start them; the script's own folder is no place to import from"
     return '\n'.join(['import sys; del sys.path[0]', *(inspect.getsource(module) for module in modules), last_lines])
 
+
 @lru_cache
 def compiled(text: str) -> bytes:
     "What a .pyc file of the text holds: compiling takes 30 ms, which a single-use interpreter would spend each time"
     return importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(compile(text, 'guest', 'exec', dont_inherit=True))
 
+
 def interpreter(executable: str, flags: str, text: str, folder: str, keep: tuple = (), **streams) -> subprocess.Popen:
     "An interpreter for a text, without this process's environment, in a new empty room below `folder`. Raises OSError when the system refuses"
     room = tempfile.mkdtemp(dir=folder)
-    script = Path(folder)/'guest.pyc'
-    if not script.exists(): script.write_bytes(compiled(text))
+    script = Path(folder) / 'guest.pyc'
+    if not script.exists():
+        script.write_bytes(compiled(text))
     kept = {name: os.environ[name] for name in (*keep, *['SystemRoot'] * (os.name == 'nt')) if name in os.environ}
-    if keep: kept.update(dict.fromkeys(('TMPDIR', 'TEMP', 'TMP'), room))       # what a host unpacks goes with its room
-    return subprocess.Popen([executable, *flags.split(), '-s', '-B', '-X', 'utf8', str(script)], cwd=room, env={'PYTHONHASHSEED': '0', 'PATH': os.defpath, **kept},
-                            start_new_session=True, creationflags=winjob.CREATION_FLAGS if os.name == 'nt' else 0, **streams)
+    if keep:
+        kept.update(dict.fromkeys(('TMPDIR', 'TEMP', 'TMP'), room))  # what a host unpacks goes with its room
+    return subprocess.Popen(
+        [executable, *flags.split(), '-s', '-B', '-X', 'utf8', str(script)],
+        cwd=room,
+        env={'PYTHONHASHSEED': '0', 'PATH': os.defpath, **kept},
+        start_new_session=True,
+        creationflags=winjob.CREATION_FLAGS if os.name == 'nt' else 0,
+        **streams,
+    )
+
 
 def bare_interpreter(last_lines: str, folder: str, **streams) -> subprocess.Popen:
     "The base interpreter without site-packages, as a guest"
-    return interpreter(getattr(sys, '_base_executable', None) or sys.executable, '-S', program(last_lines, guest, jail), folder, **streams)
+    return interpreter(
+        getattr(sys, '_base_executable', None) or sys.executable,
+        '-S',
+        program(last_lines, guest, jail),
+        folder,
+        **streams,
+    )
 
 # %% ../../nbs/sandbox/engines.ipynb #19-6862d57e
 class EngineError(RuntimeError):
     "An engine that cannot be had on this machine"
 
+
 class Engine:
     "Starts guests. A context manager: leaving it ends whatever is still there"
+
     name = ''
+
     def __init__(self):
         self.folder = tempfile.TemporaryDirectory(prefix='candidate-', ignore_cleanup_errors=True)
         self.once, self.closed = threading.Lock(), False
@@ -147,55 +204,73 @@ class Engine:
                 self.shut()
                 self.folder.cleanup()
 
-    def __enter__(self): return self
-    def __exit__(self, *_): self.close()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
 # %% ../../nbs/sandbox/engines.ipynb #19-924e7c7b
 class ForkEngine(Engine):
     "Guests forked from a bare interpreter, behind resource limits, Landlock and seccomp. Linux"
+
     name = 'fork'
+
     def __init__(self):
         super().__init__()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.count = 0
-        with theirs: self.server = bare_interpreter('fork_server()', self.folder.name, stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        with theirs:
+            self.server = bare_interpreter(
+                'fork_server()', self.folder.name, stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
         self.control.settimeout(60)
         with suppress(OSError):
-            if self.control.recv(100) == b'ready': return
+            if self.control.recv(100) == b'ready':
+                return
         self.close()
         raise EngineError(f'the fork server did not start: {self.said[-300:]}')
 
     def start(self, limits: Limits, messages: list | None = None):
         "A new guest; `messages` are all that it will ever get, None if more will come"
-        if self.closed: raise EngineError('the engine is closed')
+        if self.closed:
+            raise EngineError('the engine is closed')
         self.count += 1
         (ours, theirs), (printed, w_printed), (obituary, w_obituary) = socket.socketpair(), os.pipe(), os.pipe()
         message = f'fork {self.count} {math.ceil(limits.cpu_s)} {limits.memory_mb * 2**20}'
-        try: socket.send_fds(self.control, [message.encode()], [theirs.fileno(), w_printed, w_obituary])
+        try:
+            socket.send_fds(self.control, [message.encode()], [theirs.fileno(), w_printed, w_obituary])
         finally:
             theirs.close()
-            for descriptor in (w_printed, w_obituary): os.close(descriptor)
+            for descriptor in (w_printed, w_obituary):
+                os.close(descriptor)
         guest = ForkGuest(self, self.count, limits, ours, printed, obituary)
         guest.begin(messages)
         return guest
 
-    def works(self) -> bool: return self.server.poll() is None
+    def works(self) -> bool:
+        return self.server.poll() is None
 
     def shut(self):
-        self.control.close()                       # the server takes that as its end, and its guests' end
-        with suppress(subprocess.TimeoutExpired): self.server.wait(5)
-        self.server.kill(); self.server.wait()
-        with self.server.stderr: self.said = self.server.stderr.read().decode('utf-8', 'replace').strip()
+        self.control.close()  # the server takes that as its end, and its guests' end
+        with suppress(subprocess.TimeoutExpired):
+            self.server.wait(5)
+        self.server.kill()
+        self.server.wait()
+        with self.server.stderr:
+            self.said = self.server.stderr.read().decode('utf-8', 'replace').strip()
 
 # %% ../../nbs/sandbox/engines.ipynb #19-98d2a404
 def readable(descriptor: int, seconds: float = 0) -> bool:
     "Whether there is something to read, or the end, within that time"
-    poll = select.poll()                      # `select.select` refuses descriptors above 1023
+    poll = select.poll()  # `select.select` refuses descriptors above 1023
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(1000 * seconds))
 
+
 class ForkGuest(Guest):
     "This side of a forked guest"
+
     def __init__(self, engine, number, limits, line, printed, obituary):
         super().__init__(limits)
         self.engine, self.number, self.line, self.output, self.obituary = engine, number, line, printed, obituary
@@ -212,84 +287,121 @@ class ForkGuest(Guest):
         while True:
             if len(self.unread) >= 8:
                 size = int(self.unread[:8], 16)
-                if not 0 <= size <= self.cap: raise ValueError(f'a message of {size} bytes')
-                if len(self.unread) >= 8 + size: break
+                if not 0 <= size <= self.cap:
+                    raise ValueError(f'a message of {size} bytes')
+                if len(self.unread) >= 8 + size:
+                    break
             self.step()
-        message = self.unread[8:8 + size].decode('utf-8', 'surrogatepass')
-        del self.unread[:8 + size]
-        if self.due: self.due -= 1
+        message = self.unread[8 : 8 + size].decode('utf-8', 'surrogatepass')
+        del self.unread[: 8 + size]
+        if self.due:
+            self.due -= 1
         return message
 
     def step(self):
         "Wait for something to happen, and deal with it"
         self.poll.register(self.line, select.POLLIN | (select.POLLOUT if self.unsent else 0))
         for descriptor, event in self.poll.poll(1000 * self.remaining()):
-            if descriptor == self.output: self.listen()
-            else: self.talk(event)
+            if descriptor == self.output:
+                self.listen()
+            else:
+                self.talk(event)
 
     def listen(self):
         "Take what was printed"
         text = os.read(self.output, 65536)
-        if text: self.keep(text)
-        else: self.poll.unregister(self.output)
+        if text:
+            self.keep(text)
+        else:
+            self.poll.unregister(self.output)
 
     def talk(self, event: int):
         "Move what can be moved over the line, replies first: the last may be waiting when nothing can be sent any more. Raises Gone at its end"
         try:
             if event & ~select.POLLOUT:
                 chunk = self.line.recv(1 << 20)
-                if not chunk: raise ConnectionResetError
+                if not chunk:
+                    raise ConnectionResetError
                 self.unread += chunk
-        except BlockingIOError: pass
+        except BlockingIOError:
+            pass
         except OSError:
             self.silent = True
             raise Gone from None
         try:
-            if event & select.POLLOUT: del self.unsent[:self.line.send(self.unsent[:65536])]
-        except BlockingIOError: pass
-        except OSError: self.unsent.clear()
+            if event & select.POLLOUT:
+                del self.unsent[: self.line.send(self.unsent[:65536])]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.unsent.clear()
 
     def settle(self):
-        while readable(self.output) and (text := os.read(self.output, 65536)): self.keep(text)
+        while readable(self.output) and (text := os.read(self.output, 65536)):
+            self.keep(text)
         super().settle()
 
     def end(self, why: str = 'closed'):
         "Have the server kill the guest; harmless when it is gone"
         self.ended_by = self.ended_by or why
-        with suppress(OSError): self.engine.control.send(f'kill {self.number}'.encode())
+        with suppress(OSError):
+            self.engine.control.send(f'kill {self.number}'.encode())
 
     def finish(self) -> Ending:
         "End the guest, read its obituary, and close this side"
-        if not readable(self.obituary, self.grace()): self.end()
+        if not readable(self.obituary, self.grace()):
+            self.end()
         text = os.read(self.obituary, 100).split() if readable(self.obituary, 10) else []
-        while self.ended_by != 'output' and readable(self.output) and (rest := os.read(self.output, 65536)): self.keep(rest)
-        for descriptor in (self.output, self.obituary): os.close(descriptor)
+        while self.ended_by != 'output' and readable(self.output) and (rest := os.read(self.output, 65536)):
+            self.keep(rest)
+        for descriptor in (self.output, self.obituary):
+            os.close(descriptor)
         self.line.close()
-        return self.cause(int(text[0]), float(text[1])) if text else Ending('no start', 'the fork server has gone or could not fork')
+        return (
+            self.cause(int(text[0]), float(text[1]))
+            if text
+            else Ending('no start', 'the fork server has gone or could not fork')
+        )
 
 # %% ../../nbs/sandbox/engines.ipynb #19-239f140f
 class PipeGuest(Guest):
     "This side of a process that speaks over its pipes"
+
     def __init__(self, limits: Limits, process: subprocess.Popen, job=None):
         super().__init__(limits)
-        self.process, self.job, self.lock, self.outbox, self.inbox = process, job, threading.Lock(), queue.SimpleQueue(), queue.SimpleQueue()
+        self.process, self.job, self.lock, self.outbox, self.inbox = (
+            process,
+            job,
+            threading.Lock(),
+            queue.SimpleQueue(),
+            queue.SimpleQueue(),
+        )
         self.listening = threading.Lock()
-        self.threads = [threading.Thread(target=target, daemon=True) for target in (self._write, self._read, self._listen)]
-        for thread in self.threads: thread.start()
+        self.threads = [
+            threading.Thread(target=target, daemon=True) for target in (self._write, self._read, self._listen)
+        ]
+        for thread in self.threads:
+            thread.start()
 
-    def send(self, message: str): self.outbox.put(message)
+    def send(self, message: str):
+        self.outbox.put(message)
 
     def receive(self) -> str:
-        try: message = self.inbox.get(timeout=self.remaining())
-        except queue.Empty: message = self.remaining() and Gone()
-        if isinstance(message, Exception): raise message
-        if self.due: self.due -= 1
+        try:
+            message = self.inbox.get(timeout=self.remaining())
+        except queue.Empty:
+            message = self.remaining() and Gone()
+        if isinstance(message, Exception):
+            raise message
+        if self.due:
+            self.due -= 1
         return message
 
     def _write(self):
         channel = Channel(None, self.process.stdin)
         with suppress(OSError, ValueError):
-            for message in iter(self.outbox.get, None): channel.send(message)
+            for message in iter(self.outbox.get, None):
+                channel.send(message)
 
     def _read(self):
         channel = Channel(self.process.stdout, None)
@@ -300,49 +412,62 @@ class PipeGuest(Guest):
         except (EOFError, OSError):
             self.silent = True
             self.inbox.put(Gone())
-        except ValueError as error: self.inbox.put(error)
+        except ValueError as error:
+            self.inbox.put(error)
 
     def _listen(self):
         with suppress(OSError, ValueError):
-            if not hasattr(select, 'poll'):             # Windows
-                while text := self.process.stderr.read1(65536): self.keep(text)
+            if not hasattr(select, 'poll'):  # Windows
+                while text := self.process.stderr.read1(65536):
+                    self.keep(text)
                 return
             open_still = True
             while open_still:
                 readable(self.process.stderr.fileno(), 3600)
-                with self.listening: open_still = self._drain()
+                with self.listening:
+                    open_still = self._drain()
 
     def _drain(self) -> bool:
         "Take what is there; False at the end"
         while readable(self.process.stderr.fileno()):
-            if not (text := self.process.stderr.read1(65536)): return False
+            if not (text := self.process.stderr.read1(65536)):
+                return False
             self.keep(text)
         return True
 
     def settle(self):
-        if hasattr(select, 'poll'):                     # pipes of Windows cannot be asked, so there the listening thread may lag behind
-            with self.listening: self._drain()
+        if hasattr(select, 'poll'):  # pipes of Windows cannot be asked, so there the listening thread may lag behind
+            with self.listening:
+                self._drain()
         super().settle()
 
 # %% ../../nbs/sandbox/engines.ipynb #19-5829724b
 def end(guest: PipeGuest, why: str = 'closed'):
     "End the process and all that it started; harmless when it is gone"
     with guest.lock:
-        if guest.process.returncode is not None: return
-        if guest.ended_by is None: guest.ended_by = why
-        if guest.job is not None: winjob.terminate(guest.job)
+        if guest.process.returncode is not None:
+            return
+        if guest.ended_by is None:
+            guest.ended_by = why
+        if guest.job is not None:
+            winjob.terminate(guest.job)
         else:
-            with suppress(ProcessLookupError, PermissionError): os.killpg(guest.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(guest.process.pid, signal.SIGKILL)
+
 
 def finish(guest: PipeGuest) -> Ending:
     "End the guest, collect its status and its CPU seconds, and close the pipes"
     status, cpu_seconds = guest.collect()
     guest.outbox.put(None)
-    for thread in guest.threads: thread.join(2)       # longer only if something that escaped us still holds the pipe
+    for thread in guest.threads:
+        thread.join(2)  # longer only if something that escaped us still holds the pipe
     if not any(thread.is_alive() for thread in guest.threads):
         for stream in (guest.process.stdin, guest.process.stdout, guest.process.stderr):
-            with suppress(OSError): stream.close()
+            with suppress(OSError):
+                stream.close()
     return guest.cause(status, cpu_seconds)
+
 
 PipeGuest.end, PipeGuest.finish = end, finish
 
@@ -351,21 +476,27 @@ def collect(guest: PipeGuest) -> tuple:
     "`(exit status, CPU seconds)` of the ended process"
     grace = time.monotonic() + guest.grace()
     if not hasattr(os, 'wait4'):
-        with suppress(subprocess.TimeoutExpired): guest.process.wait(max(0, grace - time.monotonic()))
+        with suppress(subprocess.TimeoutExpired):
+            guest.process.wait(max(0, grace - time.monotonic()))
         guest.end()
         guest.process.wait(10)
         seconds = winjob.cpu_seconds_used(guest.job) if guest.job is not None else None
-        if guest.job is not None: winjob.close(guest.job)
+        if guest.job is not None:
+            winjob.close(guest.job)
         return guest.process.returncode, seconds
     pid, status, usage = os.wait4(guest.process.pid, os.WNOHANG)
     while not pid and time.monotonic() < grace:
         time.sleep(0.001)
         pid, status, usage = os.wait4(guest.process.pid, os.WNOHANG)
-    if pid: guest.ended_by = guest.ended_by or ''     # it went by itself, but may have left others in its group
+    if pid:
+        guest.ended_by = guest.ended_by or ''  # it went by itself, but may have left others in its group
     guest.end()
-    if not pid: _, status, usage = os.wait4(guest.process.pid, 0)
-    with guest.lock: guest.process.returncode = os.waitstatus_to_exitcode(status)
+    if not pid:
+        _, status, usage = os.wait4(guest.process.pid, 0)
+    with guest.lock:
+        guest.process.returncode = os.waitstatus_to_exitcode(status)
     return guest.process.returncode, round(usage.ru_utime + usage.ru_stime, 3)
+
 
 PipeGuest.collect = collect
 
@@ -381,6 +512,7 @@ def alone(cpu_seconds, memory_bytes):
     serve(Channel(requests, replies), f'ready {encode(layers)}')
 '''
 
+
 def in_job(process: subprocess.Popen, limits: Limits) -> int:
     "On Windows: a job object with these limits around a process that still waits for its first message. Raises OSError"
     try:
@@ -391,28 +523,35 @@ def in_job(process: subprocess.Popen, limits: Limits) -> int:
         process.kill()
         raise
 
+
 class ProcessEngine(Engine):
     "A new interpreter for each guest"
+
     name = 'process'
+
     def __init__(self):
         super().__init__()
-        self.guests = deque(maxlen=8)      # only the latest can be alive
+        self.guests = deque(maxlen=8)  # only the latest can be alive
 
     def start(self, limits: Limits, messages: list | None = None) -> PipeGuest:
         "A new guest"
         last_line = f'{ALONE}\nalone({math.ceil(limits.cpu_s)}, {limits.memory_mb * 2**20})'
-        process = bare_interpreter(last_line, self.folder.name, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = bare_interpreter(
+            last_line, self.folder.name, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         guest = PipeGuest(limits, process, in_job(process, limits) if os.name == 'nt' else None)
         self.guests.append(guest)
-        if self.closed: guest.end()               # closed meanwhile by another thread
+        if self.closed:
+            guest.end()  # closed meanwhile by another thread
         guest.begin(messages)
         return guest
 
     def shut(self):
-        for guest in list(self.guests): guest.end()
+        for guest in list(self.guests):
+            guest.end()
 
 # %% ../../nbs/sandbox/engines.ipynb #19-1aabc952
-FUEL_PER_SECOND = 12_000_000_000      # MBPP 123 takes 4.6e10 and 3 to 5 native CPU seconds
+FUEL_PER_SECOND = 12_000_000_000  # MBPP 123 takes 4.6e10 and 3 to 5 native CPU seconds
 
 # %% ../../nbs/sandbox/engines.ipynb #19-e8c8d059
 GUEST_LINES = '''
@@ -442,21 +581,32 @@ def correspond(messages, mailed):
     except EOFError: pass
 '''
 
+
 def snapshot(quiet: bool = False) -> Path:
     "The file with the prepared WebAssembly interpreter, made if need be. Raises EngineError"
-    try: release = version('pyeryx')
-    except PackageNotFoundError: raise EngineError('it needs the package pyeryx and Python 3.12 or newer: pip install -e ".[wasm]"') from None
+    try:
+        release = version('pyeryx')
+    except PackageNotFoundError:
+        raise EngineError('it needs the package pyeryx and Python 3.12 or newer: pip install -e ".[wasm]"') from None
     from lora_mbpp.core.files import cache_dir, fingerprint
+
     text = inspect.getsource(guest) + GUEST_LINES
-    path = cache_dir()/f'wasm-{release}-{fingerprint([text, WASM_PRELOAD, sys.platform, os.uname().machine if hasattr(os, "uname") else ""])}.bin'
-    if path.exists(): return path
+    path = (
+        cache_dir()
+        / f'wasm-{release}-{fingerprint([text, WASM_PRELOAD, sys.platform, os.uname().machine if hasattr(os, "uname") else ""])}.bin'
+    )
+    if path.exists():
+        return path
     import eryx
-    if not quiet: print('preparing the WebAssembly interpreter, once, about half a minute ...', flush=True)
+
+    if not quiet:
+        print('preparing the WebAssembly interpreter, once, about half a minute ...', flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f'.{os.getpid()}')
     eryx.SandboxFactory(imports=WASM_PRELOAD.split(), setup_code=text + '\nimport random\nrandom.seed(0)').save(partial)
     os.replace(partial, path)
     return path
+
 
 WASM_PRELOAD = 'ast bisect cmath collections copy datetime decimal fractions functools heapq itertools json math operator random re string struct typing'
 
@@ -524,37 +674,49 @@ def work(path):
 # %% ../../nbs/sandbox/engines.ipynb #19-8436eccf
 class WasmGuest(Guest):
     "This side of a guest in a WebAssembly worker"
+
     def __init__(self, engine, worker, limits: Limits, messages: list | None, one_by_one: bool):
         super().__init__(limits)
         self.engine, self.worker, self.lines, self.ending = engine, worker, deque(), None
         self.unread, self.mailed = b'', messages is None or one_by_one
         bounds = (int(limits.cpu_s * FUEL_PER_SECOND), limits.memory_mb * 2**20, int(1000 * limits.wall_seconds))
         worker.send(encode((*bounds, [] if self.mailed else messages, self.mailed), 64_000_000))
-        if self.mailed and messages: self.begin(messages)
+        if self.mailed and messages:
+            self.begin(messages)
 
-    def send(self, message: str): self.worker.send(message)
+    def send(self, message: str):
+        self.worker.send(message)
 
     def proceed(self):
         "Send the next message; `finish` tells the guest to leave"
-        if self.coming: self.send(self.coming.popleft())
+        if self.coming:
+            self.send(self.coming.popleft())
 
     def receive(self) -> str:
         while not self.lines:
-            if self.ending: raise Gone
-            try: self.hear(self.remaining())
-            except Gone: self.remaining(); raise
+            if self.ending:
+                raise Gone
+            try:
+                self.hear(self.remaining())
+            except Gone:
+                self.remaining()
+                raise
         return self.lines.popleft()
 
     def hear(self, seconds: float):
         "Wait for one frame of the worker's"
         word, _, data = self.worker.receive(seconds).partition(' ')
         data = bytes.fromhex(data)
-        if word == 'printed': self.keep(data)
-        if word == 'ended': self.ending = data.decode('utf-8', 'replace')
-        if word != 'said': return
+        if word == 'printed':
+            self.keep(data)
+        if word == 'ended':
+            self.ending = data.decode('utf-8', 'replace')
+        if word != 'said':
+            return
         *lines, self.unread = (self.unread + data).split(b'\n')
         self.lines += [line.decode('utf-8', 'replace') for line in lines]
-        if len(self.unread) > self.cap: self.end('output')
+        if len(self.unread) > self.cap:
+            self.end('output')
 
     def end(self, why: str = 'closed'):
         "A guest cannot be stopped from outside: its worker goes"
@@ -563,12 +725,16 @@ class WasmGuest(Guest):
 
     def finish(self) -> Ending:
         "Let the guest come to its end, or end it"
-        with suppress(OSError): self.worker.send('end')
+        with suppress(OSError):
+            self.worker.send('end')
         grace = time.monotonic() + 2
         try:
-            while not self.ending and not self.ended_by: self.hear(max(0.001, grace - time.monotonic()))
-        except (Gone, ValueError): pass
-        if self.ending is None: return self.replaced()
+            while not self.ending and not self.ended_by:
+                self.hear(max(0.001, grace - time.monotonic()))
+        except (Gone, ValueError):
+            pass
+        if self.ending is None:
+            return self.replaced()
         self.engine.idle.append(self.worker)
         cause, _, detail = self.ending.rpartition(' ')
         cause, _, text = cause.partition(' ')
@@ -578,52 +744,78 @@ class WasmGuest(Guest):
         "The worker is beyond use: it died with its guest, or the guest would not end"
         died = self.worker.process.poll()
         self.worker.close()
-        if self.ended_by or died is None: return Ending(self.ended_by or 'closed')
+        if self.ended_by or died is None:
+            return Ending(self.ended_by or 'closed')
         return Ending('crash', 'the end of its WebAssembly host, as too deep a recursion ends')
 
 # %% ../../nbs/sandbox/engines.ipynb #19-e3bfd1e8
 class Worker:
     "A process that hosts WebAssembly guests, one after the other"
+
     def __init__(self, folder: str):
         text = program(f'{WORKER}\ntry: work({str(snapshot())!r})\nexcept EOFError: pass', guest)
         self.folder = tempfile.mkdtemp(dir=folder)
-        self.process = interpreter(sys.executable, '', text, self.folder, keep=('LD_LIBRARY_PATH', 'PATHEXT'),
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.channel, self.inbox, self.once = Channel(self.process.stdout, self.process.stdin), queue.SimpleQueue(), threading.Lock()
+        self.process = interpreter(
+            sys.executable,
+            '',
+            text,
+            self.folder,
+            keep=('LD_LIBRARY_PATH', 'PATHEXT'),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.channel, self.inbox, self.once = (
+            Channel(self.process.stdout, self.process.stdin),
+            queue.SimpleQueue(),
+            threading.Lock(),
+        )
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
-        try: self.receive(120)
+        try:
+            self.receive(120)
         except Gone:
             self.close()
             raise EngineError(f'the WebAssembly worker did not start: {self.said}') from None
 
-    def send(self, message: str): self.channel.send(message)
+    def send(self, message: str):
+        self.channel.send(message)
 
     def receive(self, seconds: float) -> str:
-        try: message = self.inbox.get(timeout=seconds)
-        except queue.Empty: raise Gone from None
-        if message is None: raise Gone
+        try:
+            message = self.inbox.get(timeout=seconds)
+        except queue.Empty:
+            raise Gone from None
+        if message is None:
+            raise Gone
         return message
 
     def _read(self):
         with suppress(EOFError, OSError, ValueError):
-            while True: self.inbox.put(self.channel.receive())
+            while True:
+                self.inbox.put(self.channel.receive())
         self.inbox.put(None)
 
     def close(self):
-        self.process.kill(); self.process.wait()
+        self.process.kill()
+        self.process.wait()
         with self.once:
-            if self.process.stderr.closed: return
+            if self.process.stderr.closed:
+                return
             self.thread.join(5)
-            with self.process.stderr: self.said = self.process.stderr.read().decode('utf-8', 'replace')[-300:]
+            with self.process.stderr:
+                self.said = self.process.stderr.read().decode('utf-8', 'replace')[-300:]
             for stream in (self.process.stdin, self.process.stdout):
-                with suppress(OSError): stream.close()
-            shutil.rmtree(self.folder, ignore_errors=True)      # with the 700 files of a standard library that it unpacked
+                with suppress(OSError):
+                    stream.close()
+            shutil.rmtree(self.folder, ignore_errors=True)  # with the 700 files of a standard library that it unpacked
 
 # %% ../../nbs/sandbox/engines.ipynb #19-8b5af0af
 class WasmEngine(Engine):
     "Guests in WebAssembly"
+
     name = 'wasm'
+
     def __init__(self):
         super().__init__()
         self.idle = [Worker(self.folder.name)]
@@ -631,37 +823,49 @@ class WasmEngine(Engine):
 
     def start(self, limits: Limits, messages: list | None = None, one_by_one: bool = False) -> WasmGuest:
         "A new guest, in an idle worker or a new one. `one_by_one`: known messages, too, go out only when the one before is answered"
-        if self.closed: raise EngineError('the engine is closed')
-        while self.idle and self.idle[-1].process.poll() is not None: self.idle.pop().close()
+        if self.closed:
+            raise EngineError('the engine is closed')
+        while self.idle and self.idle[-1].process.poll() is not None:
+            self.idle.pop().close()
         if not self.idle:
             self.idle.append(Worker(self.folder.name))
             self.workers.append(self.idle[-1])
         return WasmGuest(self, self.idle.pop(), limits, messages, one_by_one)
 
     def shut(self):
-        for worker in list(self.workers): worker.close()
+        for worker in list(self.workers):
+            worker.close()
 
 # %% ../../nbs/sandbox/engines.ipynb #19-fb5eedec
 ENGINES = {'fork': ForkEngine, 'wasm': WasmEngine, 'process': ProcessEngine}
 
+
 @lru_cache
 def trouble(name: str) -> str:
     "'' when an engine starts on this machine, else why not"
-    if name not in ENGINES: return f'there is no engine {name!r}; there are {", ".join(ENGINES)}'
+    if name not in ENGINES:
+        return f'there is no engine {name!r}; there are {", ".join(ENGINES)}'
     try:
         with ENGINES[name]() as engine:
             guest = engine.start(Limits(), ['value 1 + 1'])
-            try: return '' if [guest.receive(), guest.receive()][1] == 'done ["int","0x2"]' else 'the guest cannot add'
-            finally: ending = guest.finish()
-    except Gone: return f'the guest ended: {ending.cause} {ending.detail}'
-    except (OSError, ValueError, AttributeError, EngineError) as error: return str(error)
+            try:
+                return '' if [guest.receive(), guest.receive()][1] == 'done ["int","0x2"]' else 'the guest cannot add'
+            finally:
+                ending = guest.finish()
+    except Gone:
+        return f'the guest ended: {ending.cause} {ending.detail}'
+    except (OSError, ValueError, AttributeError, EngineError) as error:
+        return str(error)
+
 
 def available_engines() -> dict:
     "`{name: ''}` for the engines of this machine, `{name: reason}` for the others"
     return {name: trouble(name) for name in ENGINES}
 
+
 def choose_engine(name: str = 'auto') -> str:
     "The engine of that name, or the best one. Raises EngineError when it cannot be had"
     for candidate in ENGINES if name == 'auto' else [name]:
-        if not (reason := trouble(candidate)): return candidate
+        if not (reason := trouble(candidate)):
+            return candidate
     raise EngineError(f'the sandbox engine {candidate!r} cannot be used here: {reason}')

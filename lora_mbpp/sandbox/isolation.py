@@ -11,17 +11,22 @@ __all__ = ['SAME_FOR_ALL', 'LIBRARIES', 'ALLOWED_CALLS', 'NO_WRITING', 'CONDITIO
 # %% ../../nbs/sandbox/isolation.ipynb #18-a3b227ac
 def limit_resources(**limits: int) -> str:
     "Lower this process's resource limits for good (CPU seconds, AS bytes, ...). Returns '' or says which could not be set"
-    try: import resource
-    except ImportError: return 'no resource limits on this system'
+    try:
+        import resource
+    except ImportError:
+        return 'no resource limits on this system'
     missing = []
     for name, limit in limits.items():
         try:
             kind = getattr(resource, 'RLIMIT_' + name)
-            soft, hard = limit, limit + (name == 'CPU')                    # SIGXCPU, and a second later SIGKILL
-            if (ceiling := resource.getrlimit(kind)[1]) != resource.RLIM_INFINITY: soft, hard = min(soft, ceiling), min(hard, ceiling)
+            soft, hard = limit, limit + (name == 'CPU')  # SIGXCPU, and a second later SIGKILL
+            if (ceiling := resource.getrlimit(kind)[1]) != resource.RLIM_INFINITY:
+                soft, hard = min(soft, ceiling), min(hard, ceiling)
             resource.setrlimit(kind, (soft, hard))
-        except (AttributeError, ValueError, OSError): missing.append('RLIMIT_' + name)
+        except (AttributeError, ValueError, OSError):
+            missing.append('RLIMIT_' + name)
     return ' '.join(missing)
+
 
 SAME_FOR_ALL = dict(FSIZE=0, NOFILE=64, CORE=0)
 
@@ -29,6 +34,7 @@ SAME_FOR_ALL = dict(FSIZE=0, NOFILE=64, CORE=0)
 def libc() -> object:
     "The C library that this process runs on"
     import ctypes
+
     global _libc
     if '_libc' not in globals():
         _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,48 +42,75 @@ def libc() -> object:
         _libc.prctl.argtypes = [ctypes.c_int] + 4 * [ctypes.c_ulong]
     return _libc
 
+
 def system_call(number: int, *arguments) -> int:
     "A Linux system call by number. Raises OSError"
-    import ctypes, os
+    import ctypes
+    import os
+
     result = libc().syscall(ctypes.c_long(number), *[ctypes.c_long(a) if isinstance(a, int) else a for a in arguments])
-    if result < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
+
 
 def landlock_version() -> int:
     "Landlock's ABI version on this machine; 0 where there is none"
     import sys
-    try: return system_call(444, None, 0, 1) if sys.platform == 'linux' else 0
-    except (OSError, AttributeError): return 0
+
+    try:
+        return system_call(444, None, 0, 1) if sys.platform == 'linux' else 0
+    except (OSError, AttributeError):
+        return 0
 
 # %% ../../nbs/sandbox/isolation.ipynb #18-7ad2bb39
-LIBRARIES = ('bz2 c crypt crypto db dl expat ffi gcc_s gdbm gdbm_compat lzma m mpdec ncursesw nsl panelw pthread python readline rt sqlite3 ssl tinfo tirpc '
-             'util uuid z zstd')
+LIBRARIES = (
+    'bz2 c crypt crypto db dl expat ffi gcc_s gdbm gdbm_compat lzma m mpdec ncursesw nsl panelw pthread python readline rt sqlite3 ssl tinfo tirpc '
+    'util uuid z zstd'
+)
+
 
 def readable_paths() -> tuple:
     "`(files and folders that a candidate may read, folders it may list)`"
-    import os, re, sysconfig
+    import os
+    import re
+    import sysconfig
+
     library = [os.path.realpath(sysconfig.get_path(name)) for name in ('stdlib', 'platstdlib')]
     private = ('site-packages', 'dist-packages', 'test', 'idlelib', '__pycache__' + os.sep)
     entries = {os.path.join(folder, name) for folder in library for name in os.listdir(folder) if name not in private}
-    with open('/proc/self/maps') as maps: folders = {os.path.dirname(os.path.realpath(line.split()[-1])) for line in maps if '.so' in line}
+    with open('/proc/self/maps') as maps:
+        folders = {os.path.dirname(os.path.realpath(line.split()[-1])) for line in maps if '.so' in line}
     needed = re.compile(rf'lib({"|".join(LIBRARIES.split())})[-.0-9]*\.so[.0-9]*')
     beside = {os.path.join(folder, name) for folder in folders for name in os.listdir(folder) if needed.fullmatch(name)}
-    return sorted(entries | beside | {'/usr/share/zoneinfo', '/etc/localtime', '/dev/null', '/dev/urandom'}), sorted(set(library))
+    return sorted(entries | beside | {'/usr/share/zoneinfo', '/etc/localtime', '/dev/null', '/dev/urandom'}), sorted(
+        set(library)
+    )
 
 # %% ../../nbs/sandbox/isolation.ipynb #18-5db6a795
 def landlock_ruleset() -> int:
     "Descriptor of a ruleset: read those paths, list those folders, nothing else. Raises OSError"
-    import ctypes, os, stat
+    import ctypes
+    import os
+    import stat
+
     version = landlock_version()
-    if not version: raise OSError('this kernel has no Landlock')
-    actions = 13 + (version >= 2) + (version >= 3) + (version >= 5)         # file actions that this version handles
-    handled = ((1 << actions) - 1, 0b11 if version >= 4 else 0, 0b11 if version >= 6 else 0)   # files; TCP; signals, abstract sockets
+    if not version:
+        raise OSError('this kernel has no Landlock')
+    actions = 13 + (version >= 2) + (version >= 3) + (version >= 5)  # file actions that this version handles
+    handled = (
+        (1 << actions) - 1,
+        0b11 if version >= 4 else 0,
+        0b11 if version >= 6 else 0,
+    )  # files; TCP; signals, abstract sockets
     ruleset = system_call(444, (ctypes.c_uint64 * 3)(*handled), 8 * (1 + (version >= 4) + (version >= 6)), 0)
     read_file, read_folder = 1 << 2, 1 << 3
     for paths, rights in zip(readable_paths(), (read_file | read_folder, read_folder)):
         for path in paths:
-            try: place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            except OSError: continue
+            try:
+                place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            except OSError:
+                continue
             granted = rights if stat.S_ISDIR(os.fstat(place).st_mode) else read_file
             system_call(445, ruleset, 1, granted.to_bytes(8, 'little') + place.to_bytes(4, 'little'), 0)
             os.close(place)
@@ -86,8 +119,12 @@ def landlock_ruleset() -> int:
 # %% ../../nbs/sandbox/isolation.ipynb #18-82eaff58
 def process_control(option: int, *arguments: int):
     "prctl(2). Raises OSError"
-    import ctypes, os
-    if libc().prctl(option, *arguments, *[0] * (4 - len(arguments))): raise OSError(ctypes.get_errno(), f'prctl {option}: {os.strerror(ctypes.get_errno())}')
+    import ctypes
+    import os
+
+    if libc().prctl(option, *arguments, *[0] * (4 - len(arguments))):
+        raise OSError(ctypes.get_errno(), f'prctl {option}: {os.strerror(ctypes.get_errno())}')
+
 
 def no_new_privileges():
     "From now on no program that this process starts gets more rights than it has"
@@ -110,96 +147,140 @@ sysinfo 99 179, uname 63 160, times 100 153, getrandom 318 278, time 201 -, gett
 nanosleep 35 101, clock_nanosleep 230 115, alarm 37 -, pause 34 -, setitimer 38 103, getitimer 36 102, restart_syscall 219 128,
 rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139, rt_sigpending 127 136, rt_sigtimedwait 128 137, rt_sigsuspend 130 133, sigaltstack 131 132'''
 
+
 def call_numbers(machine: str, table: str = ALLOWED_CALLS) -> list:
     "The numbers of the calls in a table on 'x86_64' or 'aarch64'"
     column = ('x86_64', 'aarch64').index(machine) + 1
     return sorted(int(call.split()[column]) for call in table.split(',') if call.split()[column] != '-')
 
 # %% ../../nbs/sandbox/isolation.ipynb #18-6d307808
-NO_WRITING = ('without', 0o1103)                       # O_WRONLY | O_RDWR | O_CREAT | O_TRUNC
-CONDITIONS = (                                         # call: number on x86_64 and aarch64, then (argument, upper half?, test, constant) ...
+NO_WRITING = ('without', 0o1103)  # O_WRONLY | O_RDWR | O_CREAT | O_TRUNC
+CONDITIONS = (  # call: number on x86_64 and aarch64, then (argument, upper half?, test, constant) ...
     ('open', 2, None, [(1, 0, *NO_WRITING)]),
     ('openat', 257, 56, [(2, 0, *NO_WRITING)]),
-    ('clone', 56, 220, [(0, 0, 'with', 0x10000)]),     # CLONE_THREAD
+    ('clone', 56, 220, [(0, 0, 'with', 0x10000)]),  # CLONE_THREAD
     ('prlimit64', 302, 261, [(2, 0, 'is', 0), (2, 1, 'is', 0)]),
-    ('socketpair', 53, 199, [(0, 0, 'is', 1)]),        # AF_UNIX
+    ('socketpair', 53, 199, [(0, 0, 'is', 1)]),  # AF_UNIX
     ('sendto', 44, 206, [(4, 0, 'is', 0), (4, 1, 'is', 0)]),
     ('recvfrom', 45, 207, [(4, 0, 'is', 0), (4, 1, 'is', 0)]),
-    ('fcntl', 72, 25, [(1, 0, 'is one of', (0, 1, 2, 3, 4, 5, 1030, 1032))]),      # F_DUPFD F_GETFD F_SETFD F_GETFL F_SETFL F_GETLK F_DUPFD_CLOEXEC F_GETPIPE_SZ
-    ('ioctl', 16, 29, [(1, 0, 'is one of', (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451))]),  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
-    ('prctl', 157, 167, [(0, 0, 'is one of', (15, 16))]))                                      # PR_SET_NAME PR_GET_NAME
+    (
+        'fcntl',
+        72,
+        25,
+        [(1, 0, 'is one of', (0, 1, 2, 3, 4, 5, 1030, 1032))],
+    ),  # F_DUPFD F_GETFD F_SETFD F_GETFL F_SETFL F_GETLK F_DUPFD_CLOEXEC F_GETPIPE_SZ
+    (
+        'ioctl',
+        16,
+        29,
+        [(1, 0, 'is one of', (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451))],
+    ),  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
+    ('prctl', 157, 167, [(0, 0, 'is one of', (15, 16))]),
+)  # PR_SET_NAME PR_GET_NAME
 
 # %% ../../nbs/sandbox/isolation.ipynb #18-630f77bc
 def _tested(argument: int, upper: int, test: str, constant) -> bytes:
     "Instructions that fall through to the next when the test holds and end in 'not permitted' when not"
     from struct import pack
+
     equal, any_bit = 0x15, 0x45
-    code = pack('HBBI', 0x20, 0, 0, 16 + 8*argument + 4*upper)
+    code = pack('HBBI', 0x20, 0, 0, 16 + 8 * argument + 4 * upper)
     if test == 'is one of':
-        for n, value in enumerate(constant): code += pack('HBBI', equal, len(constant) - n, 0, value)
+        for n, value in enumerate(constant):
+            code += pack('HBBI', equal, len(constant) - n, 0, value)
         return code + pack('HBBI', 0x06, 0, 0, 0x50001)
     operation, good = {'is': (equal, True), 'with': (any_bit, True), 'without': (any_bit, False)}[test]
     return code + pack('HBBI', operation, *((1, 0) if good else (0, 1)), constant) + pack('HBBI', 0x06, 0, 0, 0x50001)
 
+
 def _search(cases: list) -> bytes:
     "A binary search for the call number: `cases` are sorted `(first number, code)`, each good up to the next"
     from struct import pack
-    if len(cases) == 1: return cases[0][1]
+
+    if len(cases) == 1:
+        return cases[0][1]
     middle = len(cases) // 2
     low, high = _search(cases[:middle]), _search(cases[middle:])
-    jump_far = pack('HBBI', 0x05, 0, 0, len(low) // 8)          # a short jump reaches 255 instructions
+    jump_far = pack('HBBI', 0x05, 0, 0, len(low) // 8)  # a short jump reaches 255 instructions
     return pack('HBBI', 0x35, 0, 1, cases[middle][0]) + jump_far + low + high
+
 
 def seccomp_filter(machine: str) -> bytes:
     "The filter for 'x86_64' or 'aarch64' as the kernel wants it, 8 bytes an instruction"
     from struct import pack
+
     column = ('x86_64', 'aarch64').index(machine)
-    allow, not_permitted, not_implemented = (pack('HBBI', 0x06, 0, 0, value) for value in (0x7fff0000, 0x50001, 0x50000 | 38))
+    allow, not_permitted, not_implemented = (
+        pack('HBBI', 0x06, 0, 0, value) for value in (0x7FFF0000, 0x50001, 0x50000 | 38)
+    )
     codes = {number: allow for number in call_numbers(machine)}
-    codes.update({numbers[column]: b''.join(_tested(*test) for test in tests) + allow for _, *numbers, tests in CONDITIONS})
-    codes.update({435: not_implemented, 437: not_implemented})                   # clone3, openat2
+    codes.update(
+        {numbers[column]: b''.join(_tested(*test) for test in tests) + allow for _, *numbers, tests in CONDITIONS}
+    )
+    codes.update({435: not_implemented, 437: not_implemented})  # clone3, openat2
     cases = [(number, codes.get(number, not_permitted)) for number in range(max(filter(None, codes)) + 2)]
     cases = [case for n, case in enumerate(cases) if n == 0 or case[1] != cases[n - 1][1]]
-    return (pack('HBBI', 0x20, 0, 0, 4) + pack('HBBI', 0x15, 1, 0, (0xC000003E, 0xC00000B7)[column]) + not_permitted
-            + pack('HBBI', 0x20, 0, 0, 0) + _search(cases))
+    return (
+        pack('HBBI', 0x20, 0, 0, 4)
+        + pack('HBBI', 0x15, 1, 0, (0xC000003E, 0xC00000B7)[column])
+        + not_permitted
+        + pack('HBBI', 0x20, 0, 0, 0)
+        + _search(cases)
+    )
 
 # %% ../../nbs/sandbox/isolation.ipynb #18-9caeebc8
 def filter_here() -> bytes:
     "The filter for this machine. Raises OSError where there is none"
-    import os, sys
-    if os.uname().machine not in ('x86_64', 'aarch64') or sys.maxsize < 2**32: raise OSError('seccomp needs 64-bit Linux on x86_64 or aarch64')
+    import os
+    import sys
+
+    if os.uname().machine not in ('x86_64', 'aarch64') or sys.maxsize < 2**32:
+        raise OSError('seccomp needs 64-bit Linux on x86_64 or aarch64')
     return seccomp_filter(os.uname().machine)
+
 
 def filter_address(code: bytes) -> int:
     "Put a filter where the kernel can find it"
-    import ctypes, struct
+    import ctypes
+    import struct
+
     program = ctypes.create_string_buffer(code, len(code))
     pointer = ctypes.create_string_buffer(struct.pack('HP', len(code) // 8, ctypes.addressof(program)))
-    libc().in_use = program, pointer                       # they must live as long as the address
+    libc().in_use = program, pointer  # they must live as long as the address
     return ctypes.addressof(pointer)
+
 
 def attempted(action, *arguments) -> tuple:
     "`(result, '')`, or `(None, what the system said)`"
-    try: return action(*arguments), ''
-    except (OSError, AttributeError) as error: return None, getattr(error, 'strerror', None) or str(error)
+    try:
+        return action(*arguments), ''
+    except (OSError, AttributeError) as error:
+        return None, getattr(error, 'strerror', None) or str(error)
 
 # %% ../../nbs/sandbox/isolation.ipynb #18-7da97ba1
 def confine_family() -> tuple:
     "The first half, for this process and its children: `(address of the filter, what is missing of each layer)`"
     import sys
+
     address, no_landlock, no_seccomp = None, 'only on Linux', 'only on Linux'
     if sys.platform == 'linux':
         _, no_landlock = attempted(lambda: (no_new_privileges(), system_call(446, landlock_ruleset(), 0)))
         address, no_seccomp = attempted(lambda: filter_address(filter_here()))
     return address, {'rlimits': limit_resources(**SAME_FOR_ALL), 'landlock': no_landlock, 'seccomp': no_seccomp}
 
+
 def confine_self(cpu_seconds: int, memory_bytes: int, address: int | None, missing: dict) -> dict:
     "The second half, for this process alone. Returns what is missing of each layer: '' when nothing is"
     import sys
-    if problem := limit_resources(CPU=cpu_seconds, AS=memory_bytes): missing = {**missing, 'rlimits': f'{missing["rlimits"]} {problem}'.strip()}
-    if sys.platform == 'linux': process_control(1, 9)      # die with the parent
-    if address and (problem := attempted(process_control, 22, 2, address)[1]): missing = {**missing, 'seccomp': problem}
+
+    if problem := limit_resources(CPU=cpu_seconds, AS=memory_bytes):
+        missing = {**missing, 'rlimits': f'{missing["rlimits"]} {problem}'.strip()}
+    if sys.platform == 'linux':
+        process_control(1, 9)  # die with the parent
+    if address and (problem := attempted(process_control, 22, 2, address)[1]):
+        missing = {**missing, 'seccomp': problem}
     return missing
+
 
 def confine(cpu_seconds: int, memory_bytes: int) -> dict:
     "Give up this process's powers for good. Returns what is missing of each layer: '' when nothing is"
@@ -209,57 +290,81 @@ def confine(cpu_seconds: int, memory_bytes: int) -> dict:
 def become_guest(conversation: int, printed: int, limits: list, address: int | None, missing: dict, greeting: str):
     "In the forked child: drop what the server holds, lose the remaining powers, serve, and never return"
     import os
-    for source, target in ((1, 0), (1, 2), (printed, 1), (conversation, 60), (60, 3)): os.dup2(source, target)      # the server's stdout is /dev/null
+
+    for source, target in ((1, 0), (1, 2), (printed, 1), (conversation, 60), (60, 3)):
+        os.dup2(source, target)  # the server's stdout is /dev/null
     os.closerange(4, 64)
     os.setsid()
     layers = confine_self(*limits, address, missing)
-    if layers is not missing: greeting = f'ready {encode(layers)}'
+    if layers is not missing:
+        greeting = f'ready {encode(layers)}'
     serve(Channel(open(3, 'rb', buffering=0, closefd=False), open(3, 'wb', closefd=False)), greeting)
 
 # %% ../../nbs/sandbox/isolation.ipynb #18-b595fd6f
 PRELOAD = 'ast bisect cmath collections copy ctypes datetime functools gc heapq itertools json math operator random re resource select socket string struct sysconfig typing'
 
+
 def bury(pid: int, obituary: int):
     "Collect a child and write its exit status and CPU seconds"
     import os
+
     _, status, usage = os.wait4(pid, 0)
     os.write(obituary, f'{os.waitstatus_to_exitcode(status)} {usage.ru_utime + usage.ru_stime:.3f}'.encode())
     os.close(obituary)
 
+
 def fork_server():
     "Fork guests until the control socket, which is this process's stdin, is closed"
-    import gc, os, select, signal, socket, sys
-    for name in PRELOAD.split(): __import__(name)
+    import gc
+    import os
+    import select
+    import signal
+    import socket
+    import sys
+
+    for name in PRELOAD.split():
+        __import__(name)
     control, (address, missing), alive, poll = socket.socket(fileno=0), confine_family(), {}, select.poll()
     inherited = address, missing, f'ready {encode(missing)}'
-    gc.collect(); gc.freeze()
+    gc.collect()
+    gc.freeze()
     poll.register(0, select.POLLIN)
     control.send(b'ready')
     while True:
         for descriptor, _ in poll.poll():
             if descriptor in alive:
-                poll.unregister(descriptor); os.close(descriptor)
+                poll.unregister(descriptor)
+                os.close(descriptor)
                 bury(*alive.pop(descriptor)[:2])
                 continue
             message, descriptors, _, _ = socket.recv_fds(control, 100, 3)
             word, *numbers = [int(part) if part.isdigit() else part for part in message.decode().split()] or ['end']
             if word == 'fork':
-                try: alive.update(fork_guest(numbers, descriptors, inherited, poll))
-                except OSError: [os.close(descriptor) for descriptor in descriptors]     # the empty obituary says it
+                try:
+                    alive.update(fork_guest(numbers, descriptors, inherited, poll))
+                except OSError:
+                    [os.close(descriptor) for descriptor in descriptors]  # the empty obituary says it
                 continue
             for pid, _, number in alive.values():
-                if word == 'end' or numbers == [number]: os.kill(pid, signal.SIGKILL)
-            if word == 'end': os._exit(0)
+                if word == 'end' or numbers == [number]:
+                    os.kill(pid, signal.SIGKILL)
+            if word == 'end':
+                os._exit(0)
 
 # %% ../../nbs/sandbox/isolation.ipynb #18-c1198891
 def fork_guest(numbers: list, descriptors: list, inherited: tuple, poll) -> dict:
     "Fork one guest. Returns `{pidfd: (pid, obituary, number)}`"
-    import os, select
+    import os
+    import select
+
     conversation, printed, obituary = descriptors
     number, *limits = numbers
     if (pid := os.fork()) == 0:
-        try: become_guest(conversation, printed, limits, *inherited)
-        finally: os._exit(0)
-    os.close(conversation); os.close(printed)
+        try:
+            become_guest(conversation, printed, limits, *inherited)
+        finally:
+            os._exit(0)
+    os.close(conversation)
+    os.close(printed)
     poll.register(descriptor := os.pidfd_open(pid), select.POLLIN)
     return {descriptor: (pid, obituary, number)}

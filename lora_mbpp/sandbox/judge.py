@@ -10,7 +10,11 @@ __all__ = ['VERDICTS', 'ASKING', 'BUILTINS', 'FINAL', 'DOORS', 'SandboxError', '
            'require_layers']
 
 # %% ../../nbs/sandbox/judge.ipynb #13-5f37ae69
-import ast, builtins, os, re, threading
+import ast
+import builtins
+import os
+import re
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -22,109 +26,194 @@ from .engines import ENGINES, Ending, Engine, EngineError, Gone, Limits, choose_
 from .worker import OUT_OF_MEMORY, DecodeError, decode, encode
 
 # %% ../../nbs/sandbox/judge.ipynb #13-6a0ad020
-VERDICTS = ('passed', 'wrong_answer', 'runtime_error', 'syntax_error', 'no_code', 'no_entry_point',
-            'timeout', 'memory', 'killed', 'output_limit', 'harness_error')
+VERDICTS = (
+    'passed',
+    'wrong_answer',
+    'runtime_error',
+    'syntax_error',
+    'no_code',
+    'no_entry_point',
+    'timeout',
+    'memory',
+    'killed',
+    'output_limit',
+    'harness_error',
+)
+
 
 class SandboxError(RuntimeError):
     "The sandbox cannot do what was asked of it on this machine"
 
+
 @dataclass(frozen=True)
 class Verdict:
     "What became of one candidate"
-    verdict: str                        # one of `VERDICTS`
-    failing_test: int | None = None     # index into the tests; None when no single test is to blame
+
+    verdict: str  # one of `VERDICTS`
+    failing_test: int | None = None  # index into the tests; None when no single test is to blame
     exception_type: str | None = None
-    message: str | None = None          # at most 300 characters
-    cpu_seconds: float | None = None    # of the candidate's whole process, a few ms of it ours; None where nobody counts
-    stdout: str = ''                    # what the candidate printed
+    message: str | None = None  # at most 300 characters
+    cpu_seconds: float | None = None  # of the candidate's whole process, a few ms of it ours; None where nobody counts
+    stdout: str = ''  # what the candidate printed
 
 # %% ../../nbs/sandbox/judge.ipynb #13-293cba9b
 @dataclass(frozen=True)
 class Question:
     "One test, split into what the child is asked and what this process expects"
-    kind: str                   # 'value', 'truth' or 'statement'
-    source: str                 # what the child evaluates
-    expected: object = None     # what must come back
-    operator: str = '=='        # '==' or 'is'
-    within: bool = False        # one of several in the same test
+
+    kind: str  # 'value', 'truth' or 'statement'
+    source: str  # what the child evaluates
+    expected: object = None  # what must come back
+    operator: str = '=='  # '==' or 'is'
+    within: bool = False  # one of several in the same test
 
 # %% ../../nbs/sandbox/judge.ipynb #13-a6ae8e0f
 def _literal(node: ast.expr) -> tuple:
     "`(value,)` if the expression is a literal, `()` if not"
-    try: return (ast.literal_eval(node),)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError): return ()
+    try:
+        return (ast.literal_eval(node),)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return ()
+
 
 def _only_asks(node: ast.expr) -> bool:
     "Calls, names, items and literals: no arithmetic or lambda, which could hold what is expected, as in `f(2) - 5 == 0`"
     return all(isinstance(part, ASKING) for part in ast.walk(node))
 
-ASKING = (ast.Call, ast.keyword, ast.Starred, ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict,
-          ast.UnaryOp, ast.unaryop, ast.expr_context)
+
+ASKING = (
+    ast.Call,
+    ast.keyword,
+    ast.Starred,
+    ast.Name,
+    ast.Attribute,
+    ast.Subscript,
+    ast.Slice,
+    ast.Constant,
+    ast.List,
+    ast.Tuple,
+    ast.Set,
+    ast.Dict,
+    ast.UnaryOp,
+    ast.unaryop,
+    ast.expr_context,
+)
+
 
 def _asks_one_thing(node: ast.expr) -> bool:
     "One call, or calls around it that get nothing but its result, as in `sorted(f(2))`: other arguments could be what is expected, as in `isclose(f(2), 4)`"
-    while isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1 and not node.keywords and isinstance(node.args[0], ast.Call): node = node.args[0]
+    while (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and len(node.args) == 1
+        and not node.keywords
+        and isinstance(node.args[0], ast.Call)
+    ):
+        node = node.args[0]
     return sum(isinstance(part, ast.Call) for part in ast.walk(node)) <= 1
+
 
 def _split_comparison(test: str, node: ast.Compare) -> Question | None:
     "`<expression> == <literal>`, either way round, and `is` with None, True or False"
-    if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.Eq, ast.Is)): return None
+    if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.Eq, ast.Is)):
+        return None
     operator = '==' if isinstance(node.ops[0], ast.Eq) else 'is'
     for asked, known in ((node.left, node.comparators[0]), (node.comparators[0], node.left)):
         if (expected := _literal(known)) and not _literal(asked) and _only_asks(asked) and _asks_one_thing(asked):
-            if operator == 'is' and not (expected[0] is None or isinstance(expected[0], bool)): return None
+            if operator == 'is' and not (expected[0] is None or isinstance(expected[0], bool)):
+                return None
             return Question('value', f'({ast.get_source_segment(test, asked)})', expected[0], operator)
 
 # %% ../../nbs/sandbox/judge.ipynb #13-202b9381
 def _is_plain_call(node: ast.expr) -> bool:
     "`f(...)` with no other call in it: the truth of `isclose(f(1), 2)` is more than f's word"
-    return (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and _only_asks(node)
-            and sum(isinstance(part, ast.Call) for part in ast.walk(node)) == 1)
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and _only_asks(node)
+        and sum(isinstance(part, ast.Call) for part in ast.walk(node)) == 1
+    )
+
 
 def split_assert(test: str) -> Question:
     "The question that `test` asks. Raises SyntaxError if it is not Python"
     body = ast.parse(test).body
-    if len(body) != 1 or not isinstance(body[0], ast.Assert): return Question('statement', test)
+    if len(body) != 1 or not isinstance(body[0], ast.Assert):
+        return Question('statement', test)
     node, wanted = body[0].test, True
-    if isinstance(node, ast.Compare) and (question := _split_comparison(test, node)): return question
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not): node, wanted = node.operand, False
-    if _is_plain_call(node): return Question('truth', f'({ast.get_source_segment(test, node)})', wanted)
+    if isinstance(node, ast.Compare) and (question := _split_comparison(test, node)):
+        return question
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        node, wanted = node.operand, False
+    if _is_plain_call(node):
+        return Question('truth', f'({ast.get_source_segment(test, node)})', wanted)
     return Question('statement', test)
 
 # %% ../../nbs/sandbox/judge.ipynb #13-b2eb9c0b
 class _Renamed(ast.NodeTransformer):
     "Gives the parameter of `check` its real name"
-    def __init__(self, old: str, new: str): self.old, self.new = old, new
-    def visit_Name(self, node): return ast.Name(self.new, node.ctx) if node.id == self.old else node
+
+    def __init__(self, old: str, new: str):
+        self.old, self.new = old, new
+
+    def visit_Name(self, node):
+        return ast.Name(self.new, node.ctx) if node.id == self.old else node
+
 
 def _does_nothing(node: ast.stmt) -> bool:
     "A docstring, or HumanEval's `METADATA = {...}`"
-    if isinstance(node, ast.Assign): return [isinstance(t, ast.Name) and t.id == 'METADATA' for t in node.targets] == [True] and bool(_literal(node.value))
+    if isinstance(node, ast.Assign):
+        return [isinstance(t, ast.Name) and t.id == 'METADATA' for t in node.targets] == [True] and bool(
+            _literal(node.value)
+        )
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
 
 def _check_of(body: list) -> tuple | None:
     "`(check function, name of what it is called with)` if the last line of a test is `check(name)`"
-    if not body or not isinstance(body[-1], ast.Expr) or not isinstance(call := body[-1].value, ast.Call) or call.keywords or len(call.args) != 1: return None
-    if not isinstance(call.func, ast.Name) or not isinstance(call.args[0], ast.Name): return None
+    if (
+        not body
+        or not isinstance(body[-1], ast.Expr)
+        or not isinstance(call := body[-1].value, ast.Call)
+        or call.keywords
+        or len(call.args) != 1
+    ):
+        return None
+    if not isinstance(call.func, ast.Name) or not isinstance(call.args[0], ast.Name):
+        return None
     found = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == call.func.id]
-    plain = len(found) == 1 and all(node in found or _does_nothing(node) for node in body[:-1]) and call.args[0].id != 'METADATA' and len(found[0].args.args) == 1 and len(ast.dump(found[0].args).split('arg(')) == 2 and not found[0].decorator_list
+    plain = (
+        len(found) == 1
+        and all(node in found or _does_nothing(node) for node in body[:-1])
+        and call.args[0].id != 'METADATA'
+        and len(found[0].args.args) == 1
+        and len(ast.dump(found[0].args).split('arg(')) == 2
+        and not found[0].decorator_list
+    )
     return (found[0], call.args[0].id) if plain else None
+
 
 BUILTINS = frozenset(dir(builtins))
 
+
 def split_check(test: str) -> list[Question]:
     "The questions of a test in HumanEval's form; an empty list when it has another form"
-    if not (found := _check_of(ast.parse(test).body)): return []
+    if not (found := _check_of(ast.parse(test).body)):
+        return []
     check, name = found
     parameter, questions = check.args.args[0].arg, []
     for node in check.body:
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant): continue                                   # a docstring
-        if isinstance(node, ast.Assert) and isinstance(node.test, ast.Constant) and node.test.value: continue              # assert True, "..."
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            continue  # a docstring
+        if isinstance(node, ast.Assert) and isinstance(node.test, ast.Constant) and node.test.value:
+            continue  # assert True, "..."
         names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
-        if not isinstance(node, ast.Assert) or not names <= BUILTINS | {parameter} or name in BUILTINS: return []
+        if not isinstance(node, ast.Assert) or not names <= BUILTINS | {parameter} or name in BUILTINS:
+            return []
         text = ast.unparse(ast.Assert(_Renamed(parameter, name).visit(node.test)))
         questions.append(replace(split_assert(text), within=True))
     return [] if any(question.kind == 'statement' for question in questions) else questions
+
 
 @lru_cache(10_000)
 def questions_of(test: str) -> list[Question]:
@@ -136,48 +225,68 @@ def questions_of(test: str) -> list[Question]:
 @dataclass(frozen=True)
 class Step:
     "One message to the child"
-    stage: str                          # 'candidate', 'name', 'setup' or 'test'
+
+    stage: str  # 'candidate', 'name', 'setup' or 'test'
     message: str
     question: Question | None = None
-    index: int | None = None            # of the test
+    index: int | None = None  # of the test
+
 
 def steps_of(code: str, questions: list[tuple[int, Question]], setup: str, entry_point: str | None) -> list[Step]:
     "The messages for one candidate, in order; `questions` come with the index of their test"
     steps = [Step('candidate', f'candidate {code}')]
-    if entry_point: steps.append(Step('name', f'value {entry_point!r} in globals()'))
-    if setup: steps.append(Step('setup', f'setup {setup}'))
+    if entry_point:
+        steps.append(Step('name', f'value {entry_point!r} in globals()'))
+    if setup:
+        steps.append(Step('setup', f'setup {setup}'))
     return steps + [Step('test', f'{q.kind} {q.source}', q, index) for index, q in questions]
 
 # %% ../../nbs/sandbox/judge.ipynb #13-16c3bbae
 class Raised(Exception):
     "The child reports an exception"
+
     def __init__(self, status: str, type_name: str, message: str):
         self.status, self.type_name, self.message = status, type_name, message
+
 
 def understand(reply: str) -> object:
     "The value in a reply. Raises `Raised` for a reported exception, DecodeError for a reply that no guest writes"
     status, _, text = reply.partition(' ')
     value = decode(text)
-    if status in ('done', 'ready'): return value
-    if status not in ('raised', 'refused') or type(value) is not tuple or list(map(type, value)) != [str, str, str, tuple]:
+    if status in ('done', 'ready'):
+        return value
+    if (
+        status not in ('raised', 'refused')
+        or type(value) is not tuple
+        or list(map(type, value)) != [str, str, str, tuple]
+    ):
         raise DecodeError('a reply of unknown form')
     raise Raised(status, *value[:2])
 
 # %% ../../nbs/sandbox/judge.ipynb #13-40b55c74
 def _shown(value: object) -> str:
     "A short `repr`; Python refuses that of an integer beyond 4300 digits, and of what is nested too deeply"
-    try: text = repr(value)
-    except (ValueError, RecursionError, MemoryError): text = 'something that cannot be shown'
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError, MemoryError):
+        text = 'something that cannot be shown'
     return text if len(text) <= 120 else text[:117] + '...'
+
 
 def mismatch(question: Question, value: object) -> str | None:
     "None if the value is the expected one, else a sentence"
     same = value is question.expected if question.operator == 'is' else value == question.expected
-    return None if same else f'{question.source + ": " if question.within else ""}got {_shown(value)}, expected {_shown(question.expected)}'
+    return (
+        None
+        if same
+        else f'{question.source + ": " if question.within else ""}got {_shown(value)}, expected {_shown(question.expected)}'
+    )
+
 
 def blame(stage: str, error: Raised) -> str:
     "The verdict for an exception that the child reported at some stage"
-    if error.type_name == 'MemoryError': return 'memory'
+    if error.type_name == 'MemoryError':
+        return 'memory'
     return 'syntax_error' if stage == 'candidate' and error.status == 'refused' else 'runtime_error'
 
 # %% ../../nbs/sandbox/judge.ipynb #13-31c9a371
@@ -188,15 +297,21 @@ def interview(child, steps: list[Step]) -> Verdict:
             reply = child.receive()
             child.settle()
             value = understand(reply)
-        except (Gone, ValueError) as error: error.index = step.index; raise
-        except Raised as error: return Verdict(blame(step.stage, error), step.index, error.type_name[:100], error.message)
-        if step.stage == 'name' and value is not True: return Verdict('no_entry_point', message=f'the program does not define {step.message.split(chr(39))[1]}')
-        if step.question and (sentence := mismatch(step.question, value)): return Verdict('wrong_answer', step.index, message=sentence)
+        except (Gone, ValueError) as error:
+            error.index = step.index
+            raise
+        except Raised as error:
+            return Verdict(blame(step.stage, error), step.index, error.type_name[:100], error.message)
+        if step.stage == 'name' and value is not True:
+            return Verdict('no_entry_point', message=f'the program does not define {step.message.split(chr(39))[1]}')
+        if step.question and (sentence := mismatch(step.question, value)):
+            return Verdict('wrong_answer', step.index, message=sentence)
         child.proceed()
     return Verdict('passed')
 
 # %% ../../nbs/sandbox/judge.ipynb #13-47562093
 FINAL = ('passed', 'failed', 'threw', 'broke')
+
 
 def relay(tester, candidate) -> str:
     "Carry messages between test code and candidate until the test code has come to its end; returns its last word"
@@ -206,6 +321,7 @@ def relay(tester, candidate) -> str:
         candidate.settle()
         tester.send(reply)
     return message
+
 
 def names_used(sources: list[str]) -> dict[str, bool]:
     "Names that test code reads somewhere, whether it defines them or not, and whether it calls them"
@@ -218,27 +334,47 @@ def final_verdict(message: str, count: int) -> Verdict:
     "The verdict in a tester's last word. Raises DecodeError when it has another form"
     word, _, text = message.partition(' ')
     value = decode(text)
-    if word == 'passed': return Verdict('passed') if value == count else Verdict('killed', message='the test code was stopped early')
+    if word == 'passed':
+        return Verdict('passed') if value == count else Verdict('killed', message='the test code was stopped early')
     index, type_name, sentence, line = value
-    if word == 'failed': return Verdict('wrong_answer', index, None, f'{line}: {sentence}' if sentence and sentence not in line else line)
-    return Verdict('memory' if type_name == 'MemoryError' else 'runtime_error', index, type_name[:100], sentence if word == 'threw' else f'{sentence} (in the test: {line})')
+    if word == 'failed':
+        return Verdict(
+            'wrong_answer', index, None, f'{line}: {sentence}' if sentence and sentence not in line else line
+        )
+    return Verdict(
+        'memory' if type_name == 'MemoryError' else 'runtime_error',
+        index,
+        type_name[:100],
+        sentence if word == 'threw' else f'{sentence} (in the test: {line})',
+    )
+
 
 def imports_of(tests: list[str]) -> str:
     "The import statements at the top level of test code"
-    return '\n'.join(ast.unparse(node) for test in tests for node in ast.parse(test).body if isinstance(node, (ast.Import, ast.ImportFrom)))
+    return '\n'.join(
+        ast.unparse(node)
+        for test in tests
+        for node in ast.parse(test).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    )
+
 
 def prepare(candidate, texts: list[str]):
     "Run texts in the candidate's space, as they would have run there without a second process; whether they work is the tests' business"
     for text in filter(None, texts):
         candidate.send(f'setup {text}')
-        with suppress(Raised): understand(candidate.receive())
+        with suppress(Raised):
+            understand(candidate.receive())
+
 
 def examine(candidate, tester, steps: list[Step], setup: str, tests: list[str], entry_point: str | None) -> Verdict:
     "Have test code examine the candidate, which has been sent nothing yet. Raises Gone when either is gone"
     opening = [step for step in steps if step.stage in ('candidate', 'name')]
-    for step in opening: candidate.send(step.message)
+    for step in opening:
+        candidate.send(step.message)
     first = interview(candidate, opening)
-    if first.verdict != 'passed': return first
+    if first.verdict != 'passed':
+        return first
     prepare(candidate, [setup, imports_of(tests)])
     names = names_used([setup, *tests]) | ({entry_point: True} if entry_point else {})
     tester.send('tests ' + encode((setup, tests, names, entry_point), 64_000_000))
@@ -248,12 +384,19 @@ def examine(candidate, tester, steps: list[Step], setup: str, tests: list[str], 
 def post_mortem(ending: Ending, limits: Limits) -> Verdict:
     "The verdict for a child that went before it had answered everything"
     sentences = {
-        'wall': ('timeout', f'no end after {limits.wall_seconds:g} s'), 'cpu': ('timeout', f'used more than {limits.cpu_s:g} s of CPU'),
-        'memory': ('memory', f'used more than {limits.memory_mb} MiB'), 'output': ('output_limit', f'printed more than {limits.output_bytes} bytes'),
+        'wall': ('timeout', f'no end after {limits.wall_seconds:g} s'),
+        'cpu': ('timeout', f'used more than {limits.cpu_s:g} s of CPU'),
+        'memory': ('memory', f'used more than {limits.memory_mb} MiB'),
+        'output': ('output_limit', f'printed more than {limits.output_bytes} bytes'),
         'exit': ('runtime_error', f'the process left with status {ending.detail} before it had answered'),
-        'signal': ('killed', f'ended by {ending.detail}'), 'crash': ('killed', f'ended by {ending.detail}'), 'closed': ('killed', 'closed its line'),
-        'no start': ('harness_error', f'the interpreter did not start: {ending.detail}')}
-    verdict, message = sentences['memory' if ending.cause == 'exit' and ending.detail == str(OUT_OF_MEMORY) else ending.cause]
+        'signal': ('killed', f'ended by {ending.detail}'),
+        'crash': ('killed', f'ended by {ending.detail}'),
+        'closed': ('killed', 'closed its line'),
+        'no start': ('harness_error', f'the interpreter did not start: {ending.detail}'),
+    }
+    verdict, message = sentences[
+        'memory' if ending.cause == 'exit' and ending.detail == str(OUT_OF_MEMORY) else ending.cause
+    ]
     return Verdict(verdict, None, 'SystemExit' if verdict == 'runtime_error' else None, message)
 
 # %% ../../nbs/sandbox/judge.ipynb #13-65c3c6a1
@@ -261,133 +404,195 @@ def tidy(text: str) -> str:
     "A text without addresses of objects"
     return re.sub(r'\b0x[0-9a-fA-F]{6,}', '0x...', text)
 
+
 def tester_post_mortem(ending: Ending, limits: Limits) -> Verdict:
     "The verdict when the test code's process went"
-    if ending.cause == 'no start': return post_mortem(ending, limits)
-    if ending.cause in ('wall', 'cpu', 'memory'): return replace(post_mortem(ending, limits), message='the test code did not come to an end')
+    if ending.cause == 'no start':
+        return post_mortem(ending, limits)
+    if ending.cause in ('wall', 'cpu', 'memory'):
+        return replace(post_mortem(ending, limits), message='the test code did not come to an end')
     return Verdict('killed', message=f'the test code was ended: {ending.cause} {ending.detail}')
+
 
 def conclude(found: Verdict | None, index: int | None, ending: Ending, printed: bytes, limits: Limits) -> Verdict:
     "The final verdict, from the conversation (None when it broke off, at test `index`) and from how the child ended"
-    if ending.cause == 'no start' or found is None: found = replace(post_mortem(ending, limits), failing_test=index)
-    return replace(found, cpu_seconds=ending.cpu_seconds, message=found.message and tidy(found.message)[:300],
-                   stdout=tidy(printed[:limits.output_bytes].decode('utf-8', 'replace')))
+    if ending.cause == 'no start' or found is None:
+        found = replace(post_mortem(ending, limits), failing_test=index)
+    return replace(
+        found,
+        cpu_seconds=ending.cpu_seconds,
+        message=found.message and tidy(found.message)[:300],
+        stdout=tidy(printed[: limits.output_bytes].decode('utf-8', 'replace')),
+    )
 
 # %% ../../nbs/sandbox/judge.ipynb #13-44a95459
 def _prepared(code: str, tests: list[str], setup: str) -> Verdict | list[tuple[int, Question]]:
     "The questions with the index of their test, or the verdict where there is nothing to run"
-    if not code.strip(): return Verdict('no_code')
-    if not tests: return Verdict('harness_error', message='there are no tests, so there is nothing to pass')
+    if not code.strip():
+        return Verdict('no_code')
+    if not tests:
+        return Verdict('harness_error', message='there are no tests, so there is nothing to pass')
     try:
         ast.parse(setup)
         return [(index, question) for index, test in enumerate(tests) for question in questions_of(test)]
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error: return Verdict('harness_error', message=f'a test or the setup is not Python: {error}')
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return Verdict('harness_error', message=f'a test or the setup is not Python: {error}')
 
-def judge_with(engine: Engine, code: str, tests: list[str], setup: str = '', entry_point: str | None = None, limits: Limits = Limits()) -> Verdict:
+
+def judge_with(
+    engine: Engine,
+    code: str,
+    tests: list[str],
+    setup: str = '',
+    entry_point: str | None = None,
+    limits: Limits = Limits(),
+) -> Verdict:
     "`judge`, with an engine that is running already. Raises OSError or EngineError when it cannot start a child"
     questions = _prepared(code, tests, setup)
-    if isinstance(questions, Verdict): return questions
-    steps, whole = steps_of(code, questions, setup, entry_point), any(question.kind == 'statement' for _, question in questions)
+    if isinstance(questions, Verdict):
+        return questions
+    steps, whole = (
+        steps_of(code, questions, setup, entry_point),
+        any(question.kind == 'statement' for _, question in questions),
+    )
     messages = None if whole else [step.message for step in steps]
-    def first_child(**how): return engine.start(limits, messages, **how)
-    def others(): return [engine.start(replace(limits, output_bytes=1 << 24), None)] if whole else []
-    def converse(children): return examine(*children, steps, setup, tests, entry_point) if whole else interview(children[0], steps)
+
+    def first_child(**how):
+        return engine.start(limits, messages, **how)
+
+    def others():
+        return [engine.start(replace(limits, output_bytes=1 << 24), None)] if whole else []
+
+    def converse(children):
+        return examine(*children, steps, setup, tests, entry_point) if whole else interview(children[0], steps)
+
     verdict, ending = judge_children([first_child()], others, converse, limits)
-    if ending.cause == 'crash' and not whole: verdict, _ = judge_children([first_child(one_by_one=True)], others, converse, limits)
+    if ending.cause == 'crash' and not whole:
+        verdict, _ = judge_children([first_child(one_by_one=True)], others, converse, limits)
     return verdict
+
 
 def judge_children(children: list, others: Callable, converse: Callable, limits: Limits) -> tuple[Verdict, Ending]:
     "The verdict of a conversation with the candidate's child and the others, and how the candidate's child ended"
     found, index, ready = None, None, False
     try:
-        children += others()     # now: later the candidate may have used up what a start needs
-        for child in children if len(children) > 1 else (): child.cap = 64_000_000
+        children += others()  # now: later the candidate may have used up what a start needs
+        for child in children if len(children) > 1 else ():
+            child.cap = 64_000_000
         ready = bool([understand(child.receive()) for child in children])
         found = converse(children)
-    except Gone as gone: index = getattr(gone, 'index', None)
-    except (ValueError, RecursionError, MemoryError) as error: found = Verdict('runtime_error', getattr(error, 'index', None), 'ForgedReply', str(error))
-    finally: endings = [child.finish() for child in children]
-    first = endings[0] if ready else replace(endings[0], cause='no start', detail=f'{endings[0].cause} {endings[0].detail}')
-    if found is None and len(endings) == 2 and first.cause == 'closed': found = tester_post_mortem(endings[1], limits)
-    everything = found is None and endings[0].cause != 'crash'          # a host that crashed may have kept some of it to itself
-    printed = children[0].printed if everything else children[0].printed[:children[0].settled]
+    except Gone as gone:
+        index = getattr(gone, 'index', None)
+    except (ValueError, RecursionError, MemoryError) as error:
+        found = Verdict('runtime_error', getattr(error, 'index', None), 'ForgedReply', str(error))
+    finally:
+        endings = [child.finish() for child in children]
+    first = (
+        endings[0] if ready else replace(endings[0], cause='no start', detail=f'{endings[0].cause} {endings[0].detail}')
+    )
+    if found is None and len(endings) == 2 and first.cause == 'closed':
+        found = tester_post_mortem(endings[1], limits)
+    everything = found is None and endings[0].cause != 'crash'  # a host that crashed may have kept some of it to itself
+    printed = children[0].printed if everything else children[0].printed[: children[0].settled]
     return conclude(found, index, first, printed, limits), endings[0]
 
 # %% ../../nbs/sandbox/judge.ipynb #13-b3ffe6b6
 def judge(
-    code: str,                       # the candidate: a module's source
-    tests: list[str],                # asserts or other test code, run in order; the first that fails ends it
-    setup: str = '',                 # runs after the candidate, before the tests
+    code: str,  # the candidate: a module's source
+    tests: list[str],  # asserts or other test code, run in order; the first that fails ends it
+    setup: str = '',  # runs after the candidate, before the tests
     entry_point: str | None = None,  # a name that the candidate has to define
     limits: Limits = Limits(),
-    engine: str = 'auto',            # 'fork', 'wasm', 'process', or the best that this machine has
+    engine: str = 'auto',  # 'fork', 'wasm', 'process', or the best that this machine has
 ) -> Verdict:
     "Run one untrusted program away from this process and judge it from outside. Raises SandboxError for an engine that is not there"
-    return next(judge_many([dict(code=code, tests=tests, setup=setup, entry_point=entry_point)], workers=1, limits=limits, engine=engine))[1]
+    return next(
+        judge_many(
+            [dict(code=code, tests=tests, setup=setup, entry_point=entry_point)],
+            workers=1,
+            limits=limits,
+            engine=engine,
+        )
+    )[1]
 
 # %% ../../nbs/sandbox/judge.ipynb #13-a974feae
 class _Workers:
     "An engine for each worker thread"
+
     def __init__(self, make: Callable):
         self.make, self.own, self.closed = make, threading.local(), False
-        self.engines = [make()]                            # the first at once: where there is none, there is nobody to judge
+        self.engines = [make()]  # the first at once: where there is none, there is nobody to judge
         self.spare = self.engines[:]
 
     def engine(self) -> Engine:
         "The calling thread's engine, made when there is none"
         if getattr(self.own, 'engine', None) is None:
-            try: self.own.engine = self.spare.pop()
+            try:
+                self.own.engine = self.spare.pop()
             except IndexError:
                 self.own.engine = self.make()
                 self.engines.append(self.own.engine)
-            if self.closed: self.own.engine.close()        # it came too late to be closed with the others
+            if self.closed:
+                self.own.engine.close()  # it came too late to be closed with the others
         return self.own.engine
 
     def judge(self, **job) -> Verdict:
         "Judge one job; an engine that has died is replaced once"
         verdict = Verdict('harness_error', message='the judging was stopped')
         for _ in range(2):
-            if self.closed: break
+            if self.closed:
+                break
             try:
                 verdict = judge_with(self.engine(), **job)
-                if verdict.verdict != 'harness_error' or self.engine().works(): break
-            except (OSError, EngineError) as error: verdict = Verdict('harness_error', message=f'no child process: {error}'[:300])
-            if getattr(self.own, 'engine', None): self.own.engine.close()
+                if verdict.verdict != 'harness_error' or self.engine().works():
+                    break
+            except (OSError, EngineError) as error:
+                verdict = Verdict('harness_error', message=f'no child process: {error}'[:300])
+            if getattr(self.own, 'engine', None):
+                self.own.engine.close()
             self.own.engine = None
         return verdict
 
     def close(self):
         "End all engines, and with them whatever still runs"
         self.closed = True
-        for engine in list(self.engines): engine.close()
+        for engine in list(self.engines):
+            engine.close()
 
 # %% ../../nbs/sandbox/judge.ipynb #13-a2270913
 def judge_many(
-    jobs: Iterable[dict],            # the keyword arguments of `judge`, one dict a candidate
-    workers: int | None = None,      # children at a time; None: as many as cores
-    limits: Limits = Limits(),       # for the jobs that bring none of their own
+    jobs: Iterable[dict],  # the keyword arguments of `judge`, one dict a candidate
+    workers: int | None = None,  # children at a time; None: as many as cores
+    limits: Limits = Limits(),  # for the jobs that bring none of their own
     progress: Callable[[int], object] | None = None,  # called with the number finished so far
-    engine: str = 'auto',            # 'fork', 'wasm', 'process', or the best that this machine has
+    engine: str = 'auto',  # 'fork', 'wasm', 'process', or the best that this machine has
 ) -> Iterator[tuple[int, Verdict]]:
     "Yield `(index of the job, verdict)` as they finish. Raises SandboxError for an engine that is not there"
     try:
         name = engine if engine in ENGINES else choose_engine(engine)
         crew = _Workers(ENGINES[name])
     except (EngineError, OSError, AttributeError) as error:
-        raise SandboxError(str(error) if 'cannot be used' in str(error) else f'the sandbox engine {engine!r} cannot be used here: {error}') from None
+        raise SandboxError(
+            str(error)
+            if 'cannot be used' in str(error)
+            else f'the sandbox engine {engine!r} cannot be used here: {error}'
+        ) from None
     workers, jobs, waiting, finished = workers or os.cpu_count() or 1, enumerate(jobs), {}, 0
     with ThreadPoolExecutor(workers) as pool:
         try:
             while True:
-                for index, job in islice(jobs, 2*workers - len(waiting)):
+                for index, job in islice(jobs, 2 * workers - len(waiting)):
                     waiting[pool.submit(crew.judge, **{'limits': limits, **job})] = index
-                if not waiting: return
+                if not waiting:
+                    return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     finished += 1
-                    if progress: progress(finished)
+                    if progress:
+                        progress(finished)
                     yield waiting.pop(future), future.result()
         finally:
-            for future in waiting: future.cancel()
+            for future in waiting:
+                future.cancel()
             crew.close()
 
 # %% ../../nbs/sandbox/judge.ipynb #13-806e5f46
@@ -411,8 +616,15 @@ def read(path): open(path).close()
 def signal_others(): os.kill(os.getppid(), 0)
 '''
 
-DOORS = {'network': 'network', 'processes': 'process', 'file changes': 'change', 'file reads': 'lambda: read({path!r})', 'signals': 'signal_others',
-         'memory': 'lambda: bytearray({memory})'}
+DOORS = {
+    'network': 'network',
+    'processes': 'process',
+    'file changes': 'change',
+    'file reads': 'lambda: read({path!r})',
+    'signals': 'signal_others',
+    'memory': 'lambda: bytearray({memory})',
+}
+
 
 @lru_cache
 def _probe(engine: str, limits: Limits) -> dict:
@@ -421,33 +633,66 @@ def _probe(engine: str, limits: Limits) -> dict:
         child = running.start(limits, None)
         try:
             layers = understand(child.receive())
+
             def ask(message):
                 "One question, one answer"
                 child.send(message)
                 return understand(child.receive())
+
             ask('candidate ' + _BURGLAR)
-            doors = {door: ask(f'value tried({source.format(path=decode.__code__.co_filename, memory=limits.memory_mb * 2**20)})') for door, source in DOORS.items()}
+            doors = {
+                door: ask(
+                    f'value tried({source.format(path=decode.__code__.co_filename, memory=limits.memory_mb * 2**20)})'
+                )
+                for door, source in DOORS.items()
+            }
             return dict(doors=doors, layers=layers, environment=ask('value sorted(os.environ)'))
-        except Gone: raise SandboxError(f'the child of the probe ended: {child.finish().detail}') from None
-        finally: child.finish()
+        except Gone:
+            raise SandboxError(f'the child of the probe ended: {child.finish().detail}') from None
+        finally:
+            child.finish()
 
 # %% ../../nbs/sandbox/judge.ipynb #13-34e2f628
 def sandbox_layers(limits: Limits = Limits(), engine: str = 'auto') -> dict:
     "The engine and, door by door, what really holds on this machine. Raises SandboxError if no child can be run"
-    try: name = choose_engine(engine); seen = _probe(name, limits)
-    except (OSError, EngineError, ValueError, Raised) as error: raise SandboxError(f'no child process could be run: {error}') from error
-    extra = set(seen['environment']) - {'PATH', 'PYTHONHASHSEED', 'SystemRoot', 'SYSTEMROOT', 'LC_CTYPE', '__CF_USER_TEXT_ENCODING',
-                                      'PYTHONHOME', 'PYTHONPATH', 'PYTHONUNBUFFERED'}      # the last three are the WebAssembly guest's own
+    try:
+        name = choose_engine(engine)
+        seen = _probe(name, limits)
+    except (OSError, EngineError, ValueError, Raised) as error:
+        raise SandboxError(f'no child process could be run: {error}') from error
+    extra = set(seen['environment']) - {
+        'PATH',
+        'PYTHONHASHSEED',
+        'SystemRoot',
+        'SYSTEMROOT',
+        'LC_CTYPE',
+        '__CF_USER_TEXT_ENCODING',
+        'PYTHONHOME',
+        'PYTHONPATH',
+        'PYTHONUNBUFFERED',
+    }  # the last three are the WebAssembly guest's own
     why = {layer: reason for layer, reason in (seen['layers'] or {}).items() if reason}
     doors = {door: 'open' if found == 'went through' else 'shut' for door, found in seen['doors'].items()}
-    return {'engine': name, **doors, 'environment': f'inherited: {" ".join(sorted(extra))}' if extra else 'clean', **({'missing': why} if why else {})}
+    return {
+        'engine': name,
+        **doors,
+        'environment': f'inherited: {" ".join(sorted(extra))}' if extra else 'clean',
+        **({'missing': why} if why else {}),
+    }
 
 # %% ../../nbs/sandbox/judge.ipynb #13-7e2e85f5
 def require_layers(policy: str, limits: Limits = Limits(), engine: str = 'auto') -> dict:
     "The layers of this machine. Raises SandboxError under the policy 'required' when one is missing"
-    if policy not in ('auto', 'required'): raise ValueError(f"sandbox must be 'auto' or 'required', not {policy!r}")
+    if policy not in ('auto', 'required'):
+        raise ValueError(f"sandbox must be 'auto' or 'required', not {policy!r}")
     layers = sandbox_layers(limits, engine)
-    missing = [f'{door} ({state})' for door, state in layers.items() if door in DOORS and state != 'shut' or door == 'environment' and state != 'clean']
+    missing = [
+        f'{door} ({state})'
+        for door, state in layers.items()
+        if door in DOORS and state != 'shut' or door == 'environment' and state != 'clean'
+    ]
     if policy == 'required' and missing:
-        raise SandboxError(f"sandbox='required', but the engine {layers['engine']} leaves open: {', '.join(missing)}; use sandbox='auto' to run with the rest")
+        raise SandboxError(
+            f"sandbox='required', but the engine {layers['engine']} leaves open: {', '.join(missing)}; use sandbox='auto' to run with the rest"
+        )
     return layers

@@ -13,28 +13,65 @@ import ctypes
 import functools
 
 # %% ../../nbs/sandbox/windows_job.ipynb #20-78a16efe
-KILL_ON_JOB_CLOSE, DIE_ON_UNHANDLED_EXCEPTION, JOB_MEMORY, PROCESS_MEMORY, ACTIVE_PROCESS, PROCESS_TIME = 0x2000, 0x400, 0x200, 0x100, 0x8, 0x2
-UI_RESTRICTIONS = 0xFF              # handles, clipboard (2), system parameters, display, global atoms, desktop, exit windows
-CREATION_FLAGS = 0x8 | 0x200        # for Popen: DETACHED_PROCESS (no console, so no conhost.exe), CREATE_NEW_PROCESS_GROUP (a Ctrl-C of its own)
+KILL_ON_JOB_CLOSE, DIE_ON_UNHANDLED_EXCEPTION, JOB_MEMORY, PROCESS_MEMORY, ACTIVE_PROCESS, PROCESS_TIME = (
+    0x2000,
+    0x400,
+    0x200,
+    0x100,
+    0x8,
+    0x2,
+)
+UI_RESTRICTIONS = 0xFF  # handles, clipboard (2), system parameters, display, global atoms, desktop, exit windows
+CREATION_FLAGS = (
+    0x8 | 0x200
+)  # for Popen: DETACHED_PROCESS (no console, so no conhost.exe), CREATE_NEW_PROCESS_GROUP (a Ctrl-C of its own)
 BASIC_ACCOUNTING_INFORMATION, BASIC_UI_RESTRICTIONS, EXTENDED_LIMIT_INFORMATION = 1, 4, 9
-TICKS = 10_000_000                  # Win32 counts time in units of 100 ns
-ERROR_NOT_ENOUGH_QUOTA = 1816       # exit status when the CPU time is up
+TICKS = 10_000_000  # Win32 counts time in units of 100 ns
+ERROR_NOT_ENOUGH_QUOTA = 1816  # exit status when the CPU time is up
+
 
 class BasicLimits(ctypes.Structure):
     "JOBOBJECT_BASIC_LIMIT_INFORMATION"
-    _fields_ = [('PerProcessUserTimeLimit', ctypes.c_int64), ('PerJobUserTimeLimit', ctypes.c_int64), ('LimitFlags', ctypes.c_uint32),
-                ('MinimumWorkingSetSize', ctypes.c_size_t), ('MaximumWorkingSetSize', ctypes.c_size_t), ('ActiveProcessLimit', ctypes.c_uint32),
-                ('Affinity', ctypes.c_size_t), ('PriorityClass', ctypes.c_uint32), ('SchedulingClass', ctypes.c_uint32)]
+
+    _fields_ = [
+        ('PerProcessUserTimeLimit', ctypes.c_int64),
+        ('PerJobUserTimeLimit', ctypes.c_int64),
+        ('LimitFlags', ctypes.c_uint32),
+        ('MinimumWorkingSetSize', ctypes.c_size_t),
+        ('MaximumWorkingSetSize', ctypes.c_size_t),
+        ('ActiveProcessLimit', ctypes.c_uint32),
+        ('Affinity', ctypes.c_size_t),
+        ('PriorityClass', ctypes.c_uint32),
+        ('SchedulingClass', ctypes.c_uint32),
+    ]
+
 
 class ExtendedLimits(ctypes.Structure):
     "JOBOBJECT_EXTENDED_LIMIT_INFORMATION; IoInfo is IO_COUNTERS, six numbers that nobody here reads"
-    _fields_ = [('BasicLimitInformation', BasicLimits), ('IoInfo', ctypes.c_uint64 * 6), ('ProcessMemoryLimit', ctypes.c_size_t),
-                ('JobMemoryLimit', ctypes.c_size_t), ('PeakProcessMemoryUsed', ctypes.c_size_t), ('PeakJobMemoryUsed', ctypes.c_size_t)]
+
+    _fields_ = [
+        ('BasicLimitInformation', BasicLimits),
+        ('IoInfo', ctypes.c_uint64 * 6),
+        ('ProcessMemoryLimit', ctypes.c_size_t),
+        ('JobMemoryLimit', ctypes.c_size_t),
+        ('PeakProcessMemoryUsed', ctypes.c_size_t),
+        ('PeakJobMemoryUsed', ctypes.c_size_t),
+    ]
+
 
 class Accounting(ctypes.Structure):
     "JOBOBJECT_BASIC_ACCOUNTING_INFORMATION"
-    _fields_ = [*((name, ctypes.c_int64) for name in ('TotalUserTime', 'TotalKernelTime', 'ThisPeriodTotalUserTime', 'ThisPeriodTotalKernelTime')),
-                *((name, ctypes.c_uint32) for name in ('TotalPageFaultCount', 'TotalProcesses', 'ActiveProcesses', 'TotalTerminatedProcesses'))]
+
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in ('TotalUserTime', 'TotalKernelTime', 'ThisPeriodTotalUserTime', 'ThisPeriodTotalKernelTime')
+        ),
+        *(
+            (name, ctypes.c_uint32)
+            for name in ('TotalPageFaultCount', 'TotalProcesses', 'ActiveProcesses', 'TotalTerminatedProcesses')
+        ),
+    ]
 
 # %% ../../nbs/sandbox/windows_job.ipynb #20-529fe7a8
 @functools.lru_cache(None)
@@ -43,53 +80,72 @@ def kernel32():
     dll = ctypes.WinDLL('kernel32', use_last_error=True)
     handle, pointer, number, flag = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int32
     for name, result, *arguments in [
-            ('CreateJobObjectW', handle, pointer, ctypes.c_wchar_p), ('SetInformationJobObject', flag, handle, flag, pointer, number),
-            ('QueryInformationJobObject', flag, handle, flag, pointer, number, pointer), ('AssignProcessToJobObject', flag, handle, handle),
-            ('IsProcessInJob', flag, handle, handle, ctypes.POINTER(flag)), ('TerminateJobObject', flag, handle, number), ('CloseHandle', flag, handle)]:
+        ('CreateJobObjectW', handle, pointer, ctypes.c_wchar_p),
+        ('SetInformationJobObject', flag, handle, flag, pointer, number),
+        ('QueryInformationJobObject', flag, handle, flag, pointer, number, pointer),
+        ('AssignProcessToJobObject', flag, handle, handle),
+        ('IsProcessInJob', flag, handle, handle, ctypes.POINTER(flag)),
+        ('TerminateJobObject', flag, handle, number),
+        ('CloseHandle', flag, handle),
+    ]:
         function = getattr(dll, name)
         function.restype, function.argtypes = result, arguments
     return dll
 
+
 def check(result):
     "The result of a Win32 call. Raises OSError with the thread's last Win32 error"
-    if not result: raise ctypes.WinError(ctypes.get_last_error())
+    if not result:
+        raise ctypes.WinError(ctypes.get_last_error())
     return result
 
 # %% ../../nbs/sandbox/windows_job.ipynb #20-7cd7c5df
 def job_object(memory_bytes: int, cpu_seconds: float) -> int:
     "A new job for one process with these limits; it dies with its handle, which no child inherits"
     limits = ExtendedLimits(ProcessMemoryLimit=memory_bytes, JobMemoryLimit=memory_bytes)
-    limits.BasicLimitInformation.LimitFlags = KILL_ON_JOB_CLOSE | DIE_ON_UNHANDLED_EXCEPTION | JOB_MEMORY | PROCESS_MEMORY | ACTIVE_PROCESS | PROCESS_TIME
+    limits.BasicLimitInformation.LimitFlags = (
+        KILL_ON_JOB_CLOSE | DIE_ON_UNHANDLED_EXCEPTION | JOB_MEMORY | PROCESS_MEMORY | ACTIVE_PROCESS | PROCESS_TIME
+    )
     limits.BasicLimitInformation.ActiveProcessLimit = 1
     limits.BasicLimitInformation.PerProcessUserTimeLimit = max(1, int(cpu_seconds * TICKS))
     job = check(kernel32().CreateJobObjectW(None, None))
-    try: put(job, EXTENDED_LIMIT_INFORMATION, limits)
+    try:
+        put(job, EXTENDED_LIMIT_INFORMATION, limits)
     except OSError:
         close(job)
         raise
     return job
 
+
 def put(job: int, kind: int, information):
     "Write one information structure to a job"
     check(kernel32().SetInformationJobObject(job, kind, ctypes.byref(information), ctypes.sizeof(information)))
+
 
 def assign(job: int, process) -> None:
     "Put a process (a Popen) into the job; do it before it gets any untrusted input"
     handle, nested = int(process._handle), ctypes.c_int32()
     check(kernel32().IsProcessInJob(handle, None, ctypes.byref(nested)))
-    if not nested.value: put(job, BASIC_UI_RESTRICTIONS, ctypes.c_uint32(UI_RESTRICTIONS))
+    if not nested.value:
+        put(job, BASIC_UI_RESTRICTIONS, ctypes.c_uint32(UI_RESTRICTIONS))
     check(kernel32().AssignProcessToJobObject(job, handle))
 
 # %% ../../nbs/sandbox/windows_job.ipynb #20-bef6a57d
 def cpu_seconds_used(job: int) -> float:
     "User and kernel seconds of all processes that were ever in the job"
     used = Accounting()
-    check(kernel32().QueryInformationJobObject(job, BASIC_ACCOUNTING_INFORMATION, ctypes.byref(used), ctypes.sizeof(used), None))
+    check(
+        kernel32().QueryInformationJobObject(
+            job, BASIC_ACCOUNTING_INFORMATION, ctypes.byref(used), ctypes.sizeof(used), None
+        )
+    )
     return (used.TotalUserTime + used.TotalKernelTime) / TICKS
+
 
 def terminate(job: int, status: int = 1) -> None:
     "End every process in the job; the job stays readable"
     check(kernel32().TerminateJobObject(job, status))
+
 
 def close(job: int) -> None:
     "Close the job's handle, which ends every process still in it"

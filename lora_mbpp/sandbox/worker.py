@@ -9,104 +9,173 @@ __all__ = ['LEAVES', 'NESTS', 'EXTRAS', 'OPERATIONS', 'POWERS', 'PLAIN_HOMES', '
            'Names', 'lent', 'bind', 'line_of', 'rebound', 'run_tests', 'new_module', 'reply_to', 'serve']
 
 # %% ../../nbs/sandbox/worker.ipynb #17-9c1c6c3b
-def _text_of(value) -> str: return str.encode(value, 'utf-8', 'surrogatepass').hex()
+def _text_of(value) -> str:
+    return str.encode(value, 'utf-8', 'surrogatepass').hex()
 
-LEAVES = {bool: lambda v: '01'[v], int: lambda v: hex(int.__int__(v)), float: float.hex, str: _text_of, bytes: bytes.hex, bytearray: bytearray.hex,
-          complex: lambda v: ' '.join(map(float.hex, complex.__getnewargs__(v))), range: lambda v: ' '.join(map(hex, (v.start, v.stop, v.step)))}
-NESTS = {list: list.__iter__, tuple: tuple.__iter__, set: set.__iter__, frozenset: frozenset.__iter__,
-         dict: lambda v: (part for pair in dict.items(v) for part in pair)}
-EXTRAS = {('decimal', 'Decimal'): lambda v: _text_of(str(v)), ('fractions', 'Fraction'): lambda v: f'{int(v.numerator):x} {int(v.denominator):x}'}
+
+LEAVES = {
+    bool: lambda v: '01'[v],
+    int: lambda v: hex(int.__int__(v)),
+    float: float.hex,
+    str: _text_of,
+    bytes: bytes.hex,
+    bytearray: bytearray.hex,
+    complex: lambda v: ' '.join(map(float.hex, complex.__getnewargs__(v))),
+    range: lambda v: ' '.join(map(hex, (v.start, v.stop, v.step))),
+}
+NESTS = {
+    list: list.__iter__,
+    tuple: tuple.__iter__,
+    set: set.__iter__,
+    frozenset: frozenset.__iter__,
+    dict: lambda v: (part for pair in dict.items(v) for part in pair),
+}
+EXTRAS = {
+    ('decimal', 'Decimal'): lambda v: _text_of(str(v)),
+    ('fractions', 'Fraction'): lambda v: f'{int(v.numerator):x} {int(v.denominator):x}',
+}
+
 
 def base_type(kind: type) -> type | None:
     "The plain type that a type is or comes from; decimals and fractions only as themselves, and where their module is loaded anyway"
-    if kind in LEAVES or kind in NESTS: return kind
-    if base := next((base for base in (*LEAVES, *NESTS) if issubclass(kind, base)), None): return base
+    if kind in LEAVES or kind in NESTS:
+        return kind
+    if base := next((base for base in (*LEAVES, *NESTS) if issubclass(kind, base)), None):
+        return base
     import sys
+
     for module, name in EXTRAS:
-        if getattr(sys.modules.get(module), name, None) is kind: return kind
+        if getattr(sys.modules.get(module), name, None) is kind:
+            return kind
 
 # %% ../../nbs/sandbox/worker.ipynb #17-bd363a35
 class TooLarge(Exception):
     "A value that does not fit into a message"
 
+
 def encode(value: object, budget: int = 4_000_000, depth: int = 100, keep=None) -> str:
     "ASCII JSON of tagged lists, at most `budget` characters and `depth` levels; `keep(value)` names what is no plain data"
+
     def walk(value, depth):
         nonlocal budget
-        if value is None: return 'null'
+        if value is None:
+            return 'null'
         base = base_type(kind := type(value))
         write = LEAVES.get(base) or base and EXTRAS.get((base.__module__, base.__name__))
         leaf = write(value) if write else ''
         budget -= len(leaf) + 20
-        if budget < 0 or depth < 0: raise TooLarge
-        if write: return f'["{base.__name__}","{leaf}"]'
-        if base in NESTS: return ','.join((f'["{base.__name__}"', *[walk(item, depth - 1) for item in NESTS[base](value)])) + ']'
+        if budget < 0 or depth < 0:
+            raise TooLarge
+        if write:
+            return f'["{base.__name__}","{leaf}"]'
+        if base in NESTS:
+            return ','.join((f'["{base.__name__}"', *[walk(item, depth - 1) for item in NESTS[base](value)])) + ']'
         name = _text_of(str(kind.__name__)[:100])
         return f'["handle","{keep(value)}","{name}"]' if keep else f'["opaque","{name}"]'
-    try: return walk(value, depth)
-    except TooLarge: return f'["opaque","{_text_of("a value too large or too deep")}"]'
+
+    try:
+        return walk(value, depth)
+    except TooLarge:
+        return f'["opaque","{_text_of("a value too large or too deep")}"]'
 
 # %% ../../nbs/sandbox/worker.ipynb #17-3dcabeee
 class DecodeError(ValueError):
     "A text that is not in the codec's vocabulary"
 
+
 class Opaque:
     "Stands for a value that is not plain data; equal to nothing but itself"
-    def __init__(self, type_name: str): self.type_name = type_name
-    def __repr__(self): return f'<{self.type_name}>'
+
+    def __init__(self, type_name: str):
+        self.type_name = type_name
+
+    def __repr__(self):
+        return f'<{self.type_name}>'
 
 # %% ../../nbs/sandbox/worker.ipynb #17-9f3cd47e
 def _spread(keys: list) -> list:
     "The keys, unless many share one hash: a set of 50,000 such integers keeps a process busy for half a minute"
     from collections import Counter
-    if len(keys) > 100 and max(Counter(map(hash, keys)).values()) > 100: raise ValueError('keys chosen to collide')
+
+    if len(keys) > 100 and max(Counter(map(hash, keys)).values()) > 100:
+        raise ValueError('keys chosen to collide')
     return keys
 
-def _text(part: str) -> str: return bytes.fromhex(part).decode('utf-8', 'surrogatepass')
+
+def _text(part: str) -> str:
+    return bytes.fromhex(part).decode('utf-8', 'surrogatepass')
+
 
 def _decimal(part: str):
     from decimal import Decimal
-    if len(part) > 2000: raise ValueError('a decimal of more than 1000 characters')
+
+    if len(part) > 2000:
+        raise ValueError('a decimal of more than 1000 characters')
     return Decimal(_text(part))
+
 
 def _fraction(part: str):
     from fractions import Fraction
-    if len(part) > 10_000: raise ValueError('a fraction of more than 10,000 digits')     # it is reduced in quadratic time
+
+    if len(part) > 10_000:
+        raise ValueError('a fraction of more than 10,000 digits')  # it is reduced in quadratic time
     return Fraction(*(int(number, 16) for number in part.split(' ')))
 
 # %% ../../nbs/sandbox/worker.ipynb #17-9f9b4727
 _FROM_TEXT = {
-    'bool': lambda t: {'0': False, '1': True}[t], 'int': lambda t: int(t, 16), 'float': float.fromhex, 'str': _text,
-    'complex': lambda t: complex(*map(float.fromhex, t.split(' '))), 'bytes': bytes.fromhex, 'bytearray': bytearray.fromhex,
-    'range': lambda t: range(*(int(number, 16) for number in t.split(' '))), 'Decimal': _decimal, 'Fraction': _fraction,
-    'opaque': lambda t: Opaque(_text(t))}
+    'bool': lambda t: {'0': False, '1': True}[t],
+    'int': lambda t: int(t, 16),
+    'float': float.fromhex,
+    'str': _text,
+    'complex': lambda t: complex(*map(float.fromhex, t.split(' '))),
+    'bytes': bytes.fromhex,
+    'bytearray': bytearray.fromhex,
+    'range': lambda t: range(*(int(number, 16) for number in t.split(' '))),
+    'Decimal': _decimal,
+    'Fraction': _fraction,
+    'opaque': lambda t: Opaque(_text(t)),
+}
 _FROM_ITEMS = {
-    'list': list, 'tuple': tuple, 'set': lambda items: set(_spread(items)), 'frozenset': lambda items: frozenset(_spread(items)),
-    'dict': lambda items: dict(zip(_spread(items[::2]), items[1::2], strict=True))}
+    'list': list,
+    'tuple': tuple,
+    'set': lambda items: set(_spread(items)),
+    'frozenset': lambda items: frozenset(_spread(items)),
+    'dict': lambda items: dict(zip(_spread(items[::2]), items[1::2], strict=True)),
+}
+
 
 def _build(tree: object, resolve, depth: int = 110) -> object:
     "Plain data from parsed JSON; any of a handful of ordinary errors when it is malformed, or deeper than anything that `encode` writes"
-    if depth < 0: raise ValueError('nested too deeply')
-    if tree is None: return None
-    if type(tree) is not list: raise TypeError('neither null nor a list')
+    if depth < 0:
+        raise ValueError('nested too deeply')
+    if tree is None:
+        return None
+    if type(tree) is not list:
+        raise TypeError('neither null nor a list')
     tag, *parts = tree
-    if tag in _FROM_ITEMS: return _FROM_ITEMS[tag]([_build(part, resolve, depth - 1) for part in parts])
-    if tag == 'handle' and resolve: return resolve(parts[0], _text(parts[1]))
-    text, = parts
+    if tag in _FROM_ITEMS:
+        return _FROM_ITEMS[tag]([_build(part, resolve, depth - 1) for part in parts])
+    if tag == 'handle' and resolve:
+        return resolve(parts[0], _text(parts[1]))
+    (text,) = parts
     return _FROM_TEXT[tag](text)
 
 # %% ../../nbs/sandbox/worker.ipynb #17-ac85d524
 def decode(text: bytes | str, resolve=None) -> object:
     "The value that `encode` wrote; `resolve(name, type name)` turns kept things back. Raises DecodeError for anything it could not have written"
     import json
-    try: return _build(json.loads(text), resolve)
+
+    try:
+        return _build(json.loads(text), resolve)
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
         raise DecodeError(f'not an encoded value: {type(error).__name__}: {str(error)[:100]}') from None
 
 # %% ../../nbs/sandbox/worker.ipynb #17-5823908a
 class Channel:
     "Messages over two binary streams"
-    def __init__(self, reader, writer, cap: int = 64_000_000): self.reader, self.writer, self.cap = reader, writer, cap
+
+    def __init__(self, reader, writer, cap: int = 64_000_000):
+        self.reader, self.writer, self.cap = reader, writer, cap
 
     def send(self, message: str):
         "Write one message"
@@ -117,14 +186,16 @@ class Channel:
     def receive(self) -> str:
         "The next message. Raises EOFError at the end of the stream, ValueError when the length is not one"
         size = int(self._exactly(8), 16)
-        if not 0 <= size <= self.cap: raise ValueError(f'a message of {size} bytes')
+        if not 0 <= size <= self.cap:
+            raise ValueError(f'a message of {size} bytes')
         return self._exactly(size).decode('utf-8', 'surrogatepass')
 
     def _exactly(self, size: int) -> bytes:
         data = bytearray()
         while len(data) < size:
             chunk = self.reader.read(size - len(data))
-            if not chunk: raise EOFError('the stream ended')
+            if not chunk:
+                raise EOFError('the stream ended')
             data += chunk
         return bytes(data)
 
@@ -132,66 +203,120 @@ class Channel:
 def lineage(kind: type) -> str:
     "Names of the classes that an exception class comes from, up to the nearest builtin one, with slashes: `Base/ValueError`"
     import builtins
+
     names = []
     for parent in kind.__mro__:
-        if vars(builtins).get(parent.__name__) is parent: break
+        if vars(builtins).get(parent.__name__) is parent:
+            break
         names.append(str(parent.__name__)[:100].replace('/', ''))
     return '/'.join([*names[1:20], parent.__name__])
 
+
 def message_of(error: BaseException) -> str:
     "What an exception says, at most 300 characters"
-    try: return str(error)[:300]
-    except BaseException: return '(the exception has no readable message)'
+    try:
+        return str(error)[:300]
+    except BaseException:
+        return '(the exception has no readable message)'
+
 
 def described(error: BaseException, keep=None) -> str:
     "Type, message, lineage and arguments of an exception, encoded"
     arguments = error.args if keep and type(error.args) is tuple else ()
     return encode((str(type(error).__name__)[:100], message_of(error), lineage(type(error)), arguments), keep=keep)
 
+
 def answer(kind: str, source: str, space: dict) -> str:
     "Run one piece of a program in `space` and say what became of it"
-    try: code = compile(source, f'<{kind}>', 'eval' if kind in ('value', 'truth') else 'exec', dont_inherit=True)
-    except BaseException as error: return f'refused {described(error)}'
+    try:
+        code = compile(source, f'<{kind}>', 'eval' if kind in ('value', 'truth') else 'exec', dont_inherit=True)
+    except BaseException as error:
+        return f'refused {described(error)}'
     try:
         value = eval(code, space)
         return f'done {encode(not not value if kind == "truth" else value)}'
-    except BaseException as error: return f'raised {described(error)}'
+    except BaseException as error:
+        return f'raised {described(error)}'
 
 # %% ../../nbs/sandbox/worker.ipynb #17-0ac6cf84
 OPERATIONS = {
-    'call': lambda target, *arguments, **named: target(*arguments, **named), 'getattr': getattr, 'setattr': setattr,
-    'getitem': lambda target, key: target[key], 'setitem': lambda target, key, value: target.__setitem__(key, value),
-    'delitem': lambda target, key: target.__delitem__(key), 'len': len, 'iter': iter, 'next': next, 'bool': bool,
-    'str': str, 'repr': repr, 'isinstance': lambda target, value: isinstance(value, target),
-    'enter': lambda target: target.__enter__(), 'exit': lambda target: target.__exit__(None, None, None)}
+    'call': lambda target, *arguments, **named: target(*arguments, **named),
+    'getattr': getattr,
+    'setattr': setattr,
+    'getitem': lambda target, key: target[key],
+    'setitem': lambda target, key, value: target.__setitem__(key, value),
+    'delitem': lambda target, key: target.__delitem__(key),
+    'len': len,
+    'iter': iter,
+    'next': next,
+    'bool': bool,
+    'str': str,
+    'repr': repr,
+    'isinstance': lambda target, value: isinstance(value, target),
+    'enter': lambda target: target.__enter__(),
+    'exit': lambda target: target.__exit__(None, None, None),
+}
 
 # %% ../../nbs/sandbox/worker.ipynb #17-33760a36
 class Remote:
     "Something that lives at the other end of the line"
+
     __slots__ = ('_peer', '_handle', '_type')
+
     def __init__(self, peer, handle, type_name):
-        for name, value in zip(Remote.__slots__, (peer, handle, type_name)): object.__setattr__(self, name, value)
-    def __call__(self, *arguments, **named): return self._peer.request('call', (self, *arguments), named)
-    def __getattr__(self, name): return self._peer.request('getattr', (self, name))
-    def __setattr__(self, name, value): self._peer.request('setattr', (self, name, value))
-    def __getitem__(self, key): return self._peer.request('getitem', (self, key))
-    def __setitem__(self, key, value): self._peer.request('setitem', (self, key, value))
-    def __delitem__(self, key): self._peer.request('delitem', (self, key))
-    def __iter__(self): return self._peer.request('iter', (self,))
-    def __next__(self): return self._peer.request('next', (self,))
-    def __instancecheck__(self, value): return bool(self._peer.request('isinstance', (self, value)))
-    def __enter__(self): return self._peer.request('enter', (self,))
-    def __exit__(self, *_): self._peer.request('exit', (self,))
+        for name, value in zip(Remote.__slots__, (peer, handle, type_name)):
+            object.__setattr__(self, name, value)
+
+    def __call__(self, *arguments, **named):
+        return self._peer.request('call', (self, *arguments), named)
+
+    def __getattr__(self, name):
+        return self._peer.request('getattr', (self, name))
+
+    def __setattr__(self, name, value):
+        self._peer.request('setattr', (self, name, value))
+
+    def __getitem__(self, key):
+        return self._peer.request('getitem', (self, key))
+
+    def __setitem__(self, key, value):
+        self._peer.request('setitem', (self, key, value))
+
+    def __delitem__(self, key):
+        self._peer.request('delitem', (self, key))
+
+    def __iter__(self):
+        return self._peer.request('iter', (self,))
+
+    def __next__(self):
+        return self._peer.request('next', (self,))
+
+    def __instancecheck__(self, value):
+        return bool(self._peer.request('isinstance', (self, value)))
+
+    def __enter__(self):
+        return self._peer.request('enter', (self,))
+
+    def __exit__(self, *_):
+        self._peer.request('exit', (self,))
 
 # %% ../../nbs/sandbox/worker.ipynb #17-c4e53983
 def _checked(operation: str, kind: type):
     def ask(self):
         value = self._peer.request(operation, (self,))
-        if type(value) is not kind: raise TypeError(f'the candidate gave no {kind.__name__}')
+        if type(value) is not kind:
+            raise TypeError(f'the candidate gave no {kind.__name__}')
         return value
+
     return ask
 
-for _name, _operation, _kind in (('__len__', 'len', int), ('__bool__', 'bool', bool), ('__str__', 'str', str), ('__repr__', 'repr', str)):
+
+for _name, _operation, _kind in (
+    ('__len__', 'len', int),
+    ('__bool__', 'bool', bool),
+    ('__str__', 'str', str),
+    ('__repr__', 'repr', str),
+):
     setattr(Remote, _name, _checked(_operation, _kind))
 Remote.__eq__ = lambda self, other: type(other) is Remote and other._handle == self._handle
 Remote.__hash__ = lambda self: hash(self._handle)
@@ -200,87 +325,156 @@ Remote.__contains__ = None
 # %% ../../nbs/sandbox/worker.ipynb #17-2d2df09a
 class Peer:
     "One end of the line. `side` is a letter that marks the handles of this end"
+
     def __init__(self, side: str, channel, guarded: bool = False):
-        self.side, self.channel, self.guarded, self.kept, self.numbers, self.remotes = side, channel, guarded, [], {}, {}
-        self.classes, self.received = {}, []          # exceptions that came from the other end
+        self.side, self.channel, self.guarded, self.kept, self.numbers, self.remotes = (
+            side,
+            channel,
+            guarded,
+            [],
+            {},
+            {},
+        )
+        self.classes, self.received = {}, []  # exceptions that came from the other end
 
     def keep(self, value: object) -> str:
         "A name for something that stays here"
-        if type(value) is Remote: return value._handle
-        number = self.numbers.setdefault(id(value), len(self.kept))      # the same thing keeps its name; kept things never go, so ids stay theirs
-        if number == len(self.kept): self.kept.append(value)
+        if type(value) is Remote:
+            return value._handle
+        number = self.numbers.setdefault(
+            id(value), len(self.kept)
+        )  # the same thing keeps its name; kept things never go, so ids stay theirs
+        if number == len(self.kept):
+            self.kept.append(value)
         return f'{self.side}{number:x}'
 
     def resolve(self, handle: str, type_name: str) -> object:
         "What a name stands for"
-        if handle[0] == self.side: return self.kept[int(handle[1:], 16)]
+        if handle[0] == self.side:
+            return self.kept[int(handle[1:], 16)]
         return self.remotes.setdefault(handle, Remote(self, handle, type_name))
 
-    def encode(self, value: object) -> str: return encode(value, 32_000_000, keep=self.keep)
-    def decode(self, text: str) -> object: return decode(text, self.resolve)
+    def encode(self, value: object) -> str:
+        return encode(value, 32_000_000, keep=self.keep)
+
+    def decode(self, text: str) -> object:
+        return decode(text, self.resolve)
 
 # %% ../../nbs/sandbox/worker.ipynb #17-ccb90da6
 def _replace(old: object, new: object):
     "Give a list, dict, set or bytearray the content of another"
-    if isinstance(old, (list, bytearray)): old[:] = new
-    elif isinstance(old, (dict, set)): old.clear(); old.update(new)
+    if isinstance(old, (list, bytearray)):
+        old[:] = new
+    elif isinstance(old, (dict, set)):
+        old.clear()
+        old.update(new)
+
 
 def request(peer: Peer, operation: str, arguments: tuple, named: dict | None = None) -> object:
     "Have the other end do something; returns or raises what it did. Meanwhile this end serves"
     peer.channel.send(f'call {peer.encode((operation, list(arguments), named or {}))}')
     while True:
         status, _, text = peer.channel.receive().partition(' ')
-        if status != 'call': break
+        if status != 'call':
+            break
         peer.channel.send(perform(peer, text))
     result, changed = peer.decode(text) if status == 'done' else (peer.decode(text), {})
-    if status != 'done': raise revived(peer, *result, operation)
-    for place, content in changed.items(): _replace(named[place] if type(place) is str else arguments[place], content)
+    if status != 'done':
+        raise revived(peer, *result, operation)
+    for place, content in changed.items():
+        _replace(named[place] if type(place) is str else arguments[place], content)
     return result
 
 # %% ../../nbs/sandbox/worker.ipynb #17-7cc9b0f5
-POWERS = ('eval', 'exec', 'compile', 'getattr', 'setattr', 'delattr', 'vars', 'globals', 'locals', '__import__', 'open', 'input', 'breakpoint')
-PLAIN_HOMES = ('collections', 'datetime', 'decimal', 'fractions')      # what their objects have is data
+POWERS = (
+    'eval',
+    'exec',
+    'compile',
+    'getattr',
+    'setattr',
+    'delattr',
+    'vars',
+    'globals',
+    'locals',
+    '__import__',
+    'open',
+    'input',
+    'breakpoint',
+)
+PLAIN_HOMES = ('collections', 'datetime', 'decimal', 'fractions')  # what their objects have is data
+
 
 def guard(peer: Peer, operation: str, target: object, name: object):
     "Let the candidate use what the test gave it, and reach nothing through it. Raises PermissionError"
     import builtins
+
     given = any(target is thing for thing in peer.kept)
-    powerful = any(target is getattr(builtins, power) for power in POWERS) or isinstance(target, type) and issubclass(target, type)
+    powerful = (
+        any(target is getattr(builtins, power) for power in POWERS)
+        or isinstance(target, type)
+        and issubclass(target, type)
+    )
     open_to_all = type(target).__module__ in (TEST_MODULE, *PLAIN_HOMES)
     inner = type(name) is str and name.startswith('_')
-    if not given or powerful or not (operation in ('call', 'next', 'iter', 'bool', 'len') or open_to_all and operation in OPERATIONS and not inner):
+    if (
+        not given
+        or powerful
+        or not (
+            operation in ('call', 'next', 'iter', 'bool', 'len')
+            or open_to_all
+            and operation in OPERATIONS
+            and not inner
+        )
+    ):
         raise PermissionError(f'the test code does not let the candidate {operation} this')
+
 
 def perform(peer: Peer, text: str) -> str:
     "Do what a request asks for; returns the reply"
     try:
         operation, arguments, named = peer.decode(text)
-        if peer.guarded: guard(peer, operation, *(arguments + [None])[:2])
+        if peer.guarded:
+            guard(peer, operation, *(arguments + [None])[:2])
         everything = {**dict(enumerate(arguments)), **named}
-        mutable = {place: encode(a) for place, a in everything.items() if place != 0 and isinstance(a, (list, dict, set, bytearray))}
+        mutable = {
+            place: encode(a)
+            for place, a in everything.items()
+            if place != 0 and isinstance(a, (list, dict, set, bytearray))
+        }
         value = OPERATIONS[operation](*arguments, **named)
         changed = {place: everything[place] for place, before in mutable.items() if encode(everything[place]) != before}
         return f'done {peer.encode((value, changed))}'
-    except BaseException as error: return f'raised {described(error, peer.keep)}'
+    except BaseException as error:
+        return f'raised {described(error, peer.keep)}'
+
 
 def local_class(peer: Peer, type_name: str, line: str) -> type:
     "The builtin exception class of that name, or one made along its lineage"
     import builtins
+
     parents = line.split('/')
     found = getattr(builtins, parents[-1], None)
-    if not (isinstance(found, type) and issubclass(found, BaseException)): found = RuntimeError
+    if not (isinstance(found, type) and issubclass(found, BaseException)):
+        found = RuntimeError
     for name in reversed([type_name, *parents[:-1]]):
-        if name != parents[-1]: found = peer.classes.setdefault((name, found), type(name, (found,), {}))
+        if name != parents[-1]:
+            found = peer.classes.setdefault((name, found), type(name, (found,), {}))
     return found
 
-def revived(peer: Peer, type_name: str, message: str, line: str, arguments: tuple, operation: str = 'call') -> BaseException:
+
+def revived(
+    peer: Peer, type_name: str, message: str, line: str, arguments: tuple, operation: str = 'call'
+) -> BaseException:
     "The exception that the other end reported, to be raised here; one that ends loops does so only when a loop asked for its next item"
     try:
-        if operation != 'next' and line.split('/')[-1] in ('StopIteration', 'StopAsyncIteration', 'GeneratorExit'): raise TypeError
+        if operation != 'next' and line.split('/')[-1] in ('StopIteration', 'StopAsyncIteration', 'GeneratorExit'):
+            raise TypeError
         error = local_class(peer, type_name, line)(*arguments)
-    except Exception: error = RuntimeError(f'{type_name}: {message}')
+    except Exception:
+        error = RuntimeError(f'{type_name}: {message}')
     peer.received.append((error, type_name, message))
     return error
+
 
 Peer.request = request
 TEST_MODULE = 'test'
@@ -289,58 +483,89 @@ TEST_MODULE = 'test'
 def look_up(space: dict, names: list) -> dict:
     "In the candidate: what each name stands for, as `(kind, what, value)`"
     import sys
+
     def kind_of(value):
-        if type(value) is type(sys): return 'module', str(value.__name__)
-        if isinstance(value, type) and issubclass(value, BaseException): return 'exception', (str(value.__name__), lineage(value))
+        if type(value) is type(sys):
+            return 'module', str(value.__name__)
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return 'exception', (str(value.__name__), lineage(value))
         home, name = getattr(value, '__module__', None), getattr(value, '__name__', None)
-        if callable(value) and type(home) is type(name) is str and getattr(sys.modules.get(home), name, None) is value: return 'library', (home, name)
+        if callable(value) and type(home) is type(name) is str and getattr(sys.modules.get(home), name, None) is value:
+            return 'library', (home, name)
         return 'value', None
+
     found = {}
     for name in names:
         if name in space:
-            try: found[name] = (*kind_of(space[name]), space[name])
-            except BaseException: found[name] = ('value', None, space[name])
+            try:
+                found[name] = (*kind_of(space[name]), space[name])
+            except BaseException:
+                found[name] = ('value', None, space[name])
     return found
 
 # %% ../../nbs/sandbox/worker.ipynb #17-88d19553
 class Names(dict):
     "The namespace of test code; plain data of the candidate is looked up anew each time, as it may change, until the test code sets it"
+
     live = peer = ()
+
     def __getitem__(self, name):
-        if name in self.live: return self.peer.request('names', ([name],))[name][2]
+        if name in self.live:
+            return self.peer.request('names', ([name],))[name][2]
         return dict.__getitem__(self, name)
+
     def __setitem__(self, name, value):
-        if name in self.live: self.live.discard(name)
+        if name in self.live:
+            self.live.discard(name)
         dict.__setitem__(self, name, value)
 
-LENT = frozenset('bisect _bisect cmath collections copy datetime decimal _decimal fractions functools _functools heapq _heapq itertools math operator _operator random re '
-                 'statistics string'.split())
+
+LENT = frozenset(
+    'bisect _bisect cmath collections copy datetime decimal _decimal fractions functools _functools heapq _heapq itertools math operator _operator random re '
+    'statistics string'.split()
+)
+
 
 def lent(peer: Peer, name: str, kind: str, what) -> tuple:
     "`(thing,)` where the tester has a thing of its own instead of what the candidate calls `name`, else `()`"
     import importlib
-    if kind == 'exception': return (local_class(peer, *what),)
-    if kind == 'module' and what in LENT: return (importlib.import_module(what),)
-    if kind != 'library' or what[0] not in LENT or what[1] != name: return ()
+
+    if kind == 'exception':
+        return (local_class(peer, *what),)
+    if kind == 'module' and what in LENT:
+        return (importlib.import_module(what),)
+    if kind != 'library' or what[0] not in LENT or what[1] != name:
+        return ()
     thing = getattr(importlib.import_module(what[0]), name)
     return (thing,) if callable(thing) and thing.__module__ == what[0] else ()
 
+
 def bind(peer: Peer, names: dict, entry_point: str | None) -> Names:
     "In the tester: the namespace of the test code, with what it needs of the candidate. `names`: whether each is called"
-    import builtins, importlib, sys
+    import builtins
+    import importlib
+    import sys
+
     space, live = Names(__name__=TEST_MODULE, __builtins__=builtins), set()
-    mine = {name for name, called in names.items()
-            if name != entry_point and (hasattr(builtins, name) or name.startswith('__') or name in sys.stdlib_module_names and not called)}
+    mine = {
+        name
+        for name, called in names.items()
+        if name != entry_point
+        and (hasattr(builtins, name) or name.startswith('__') or name in sys.stdlib_module_names and not called)
+    }
     for name in mine:
-        if name in sys.stdlib_module_names and not hasattr(builtins, name): space[name] = importlib.import_module(name)
+        if name in sys.stdlib_module_names and not hasattr(builtins, name):
+            space[name] = importlib.import_module(name)
     asked = [name for name in names if name not in mine]
     found = peer.request('names', (asked,))
-    for name in asked:                       # and for no other name that the reply may hold
-        if name not in found: continue
+    for name in asked:  # and for no other name that the reply may hold
+        if name not in found:
+            continue
         kind, what, value = found[name]
         own = lent(peer, name, kind, what) if name != entry_point else ()
         space[name] = own[0] if own else value
-        if not own and type(value) is not Remote: live.add(name)
+        if not own and type(value) is not Remote:
+            live.add(name)
     space.live, space.peer = live, peer
     return space
 
@@ -349,22 +574,37 @@ def line_of(error: BaseException, sources: dict) -> str:
     "The line of test code that an exception passed last"
     frames, step = [], error.__traceback__
     while step:
-        if step.tb_frame.f_code.co_filename in sources: frames.append((step.tb_frame.f_code.co_filename, step.tb_lineno))
+        if step.tb_frame.f_code.co_filename in sources:
+            frames.append((step.tb_frame.f_code.co_filename, step.tb_lineno))
         step = step.tb_next
     return sources[frames[-1][0]].split('\n')[frames[-1][1] - 1].strip()[:300] if frames else ''
+
 
 def rebound(sources) -> set:
     "Names that test code declares global somewhere: what a function stores there passes by `Names.__setitem__`"
     import ast
-    return {name for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Global) for name in node.names}
+
+    return {
+        name
+        for source in sources
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Global)
+        for name in node.names
+    }
+
 
 def run_tests(channel, setup: str, tests: list, names: dict, entry_point: str | None) -> str:
     "In the tester: run the test code against the candidate at the other end of `channel`; returns the reply"
-    peer, index, sources = Peer('t', channel, guarded=True), None, {'<setup>': setup, **{f'<test {n}>': test for n, test in enumerate(tests)}}
+    peer, index, sources = (
+        Peer('t', channel, guarded=True),
+        None,
+        {'<setup>': setup, **{f'<test {n}>': test for n, test in enumerate(tests)}},
+    )
     try:
         space = bind(peer, names, entry_point)
         space.live -= rebound(sources.values())
-        for index, (place, source) in enumerate(sources.items(), -1): exec(compile(source, place, 'exec', dont_inherit=True), space)
+        for index, (place, source) in enumerate(sources.items(), -1):
+            exec(compile(source, place, 'exec', dont_inherit=True), space)
         return f'passed {encode(len(tests))}'
     except BaseException as error:
         sent = next((record for record in peer.received if record[0] is error), None)
@@ -375,30 +615,44 @@ def run_tests(channel, setup: str, tests: list, names: dict, entry_point: str | 
 # %% ../../nbs/sandbox/worker.ipynb #17-5b8d65ed
 def new_module(name: str) -> object:
     "An empty module that the import system knows"
-    import builtins, sys
+    import builtins
+    import sys
+
     module = sys.modules[name] = type(sys)(name)
     module.__builtins__ = builtins
     return module
 
+
 def reply_to(peer: Peer, message: str, space: dict) -> str:
     "What a guest answers to one message"
     kind, _, text = message.partition(' ')
-    if kind == 'call': return perform(peer, text)
-    if kind == 'tests': return run_tests(peer.channel, *decode(text))
+    if kind == 'call':
+        return perform(peer, text)
+    if kind == 'tests':
+        return run_tests(peer.channel, *decode(text))
     return answer(kind, text, space)
+
 
 def serve(channel, greeting: str = 'ready null'):
     "Answer one message after the other until `end` or until the line is cut"
-    import os, random, sys
+    import os
+    import random
+    import sys
+
     random.seed(0)
     space, peer, printed = vars(new_module('candidate')), Peer('c', channel), sys.stdout
     OPERATIONS['names'] = lambda names: look_up(space, names)
     channel.send(greeting)
     while (message := channel.receive()) != 'end':
-        try: reply = reply_to(peer, message, space)
-        except MemoryError: os._exit(OUT_OF_MEMORY)    # not even the reply could be written
-        try: printed.flush()
-        except (ValueError, OSError): pass             # the candidate closed it
+        try:
+            reply = reply_to(peer, message, space)
+        except MemoryError:
+            os._exit(OUT_OF_MEMORY)  # not even the reply could be written
+        try:
+            printed.flush()
+        except (ValueError, OSError):
+            pass  # the candidate closed it
         channel.send(reply)
 
-OUT_OF_MEMORY = 77      # an exit status
+
+OUT_OF_MEMORY = 77  # an exit status

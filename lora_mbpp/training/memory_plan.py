@@ -14,86 +14,134 @@ import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from ..core.config import Config
-from ..core.errors import UserError
-from ..models.lora_layers import PIECE_BYTES, fuse_lora_layers
-from ..models.loading import model_path, tiny_model
-
-
 import psutil
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForCausalLM, MistralConfig
 
+from ..core.config import Config
+from ..core.errors import UserError
+from ..models.loading import model_path, tiny_model
+from ..models.lora_layers import PIECE_BYTES, fuse_lora_layers
+
 # %% ../../nbs/training/memory_plan.ipynb #30-be304941
-MISTRAL_7B = dict(sliding_window=None, rope_theta=1e6, max_position_embeddings=32768)    # Mistral-7B-v0.2; the rest are transformers' defaults
+MISTRAL_7B = dict(
+    sliding_window=None, rope_theta=1e6, max_position_embeddings=32768
+)  # Mistral-7B-v0.2; the rest are transformers' defaults
+
 
 def config_of(name: str):
     "Transformers' configuration of a model. Raises `UserError` when it cannot be had."
-    if name == 'tiny-random': return tiny_model().config
-    if name == 'mistralai/Mistral-7B-Instruct-v0.2': return MistralConfig(**MISTRAL_7B)
-    try: return AutoConfig.from_pretrained(model_path(name))
+    if name == 'tiny-random':
+        return tiny_model().config
+    if name == 'mistralai/Mistral-7B-Instruct-v0.2':
+        return MistralConfig(**MISTRAL_7B)
+    try:
+        return AutoConfig.from_pretrained(model_path(name))
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot plan for model '{name}': its configuration cannot be read ({str(error).strip().splitlines()[0][:150]})") from error
+        raise UserError(
+            f"cannot plan for model '{name}': its configuration cannot be read ({str(error).strip().splitlines()[0][:150]})"
+        ) from error
+
 
 def meta_model(config, layers: int | None = None, dtype: torch.dtype = torch.bfloat16):
     "A causal language model of this shape on the meta device, with `layers` decoder layers (default: all)."
-    fewer = {'num_hidden_layers': layers, **({'layer_types': config.layer_types[:layers]} if getattr(config, 'layer_types', None) else {})} if layers else {}
+    fewer = (
+        {
+            'num_hidden_layers': layers,
+            **({'layer_types': config.layer_types[:layers]} if getattr(config, 'layer_types', None) else {}),
+        }
+        if layers
+        else {}
+    )
     config = type(config).from_dict({**config.to_dict(), **fewer})
-    with torch.device('meta'): return AutoModelForCausalLM.from_config(config, dtype=dtype)
+    with torch.device('meta'):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 # %% ../../nbs/training/memory_plan.ipynb #30-3cbd107f
 class Keep(torch.autograd.Function):
     "Keeps its inputs for the way back, as a fused kernel does, and returns a tensor of the shape of the first."
+
     @staticmethod
     def forward(ctx, *tensors):
         ctx.save_for_backward(*tensors)
         return torch.empty_like(tensors[0])
+
     @staticmethod
-    def backward(ctx, dy): return tuple(torch.empty_like(t) for t in ctx.saved_tensors)
+    def backward(ctx, dy):
+        return tuple(torch.empty_like(t) for t in ctx.saved_tensors)
+
 
 class KeepAll(torch.autograd.Function):
     "Flash attention's stand-in: keeps query, key, value and output, (heads, tokens, width) each, and a float32 number for each head and token."
+
     @staticmethod
     def forward(ctx, q, k, v):
         out = torch.empty_like(q)
         ctx.save_for_backward(q, k, v, out, q.new_empty(q.shape[:-1], dtype=torch.float32))
         return out
-    @staticmethod
-    def backward(ctx, dy): return tuple(torch.empty_like(t) for t in ctx.saved_tensors[:3])
 
-AttentionInterface.register('counted', lambda module, q, k, v, mask, **kwargs: (KeepAll.apply(q, k, v).transpose(1, 2), None))
+    @staticmethod
+    def backward(ctx, dy):
+        return tuple(torch.empty_like(t) for t in ctx.saved_tensors[:3])
+
+
+AttentionInterface.register(
+    'counted', lambda module, q, k, v, mask, **kwargs: (KeepAll.apply(q, k, v).transpose(1, 2), None)
+)
 AttentionMaskInterface.register('counted', lambda *args, **kwargs: None)
+
 
 def fused_stand_ins(model) -> None:
     "Let norms and gated products keep what Liger's kernels keep."
     for module in model.modules():
-        if type(module).__name__.endswith('RMSNorm'): module.forward = Keep.apply
+        if type(module).__name__.endswith('RMSNorm'):
+            module.forward = Keep.apply
         if all(hasattr(module, name) for name in ('gate_proj', 'up_proj', 'down_proj')):
             module.forward = lambda x, m=module: m.down_proj(Keep.apply(m.gate_proj(x), m.up_proj(x)))
 
-def kept_bytes(config, layers: int, rank: int, dtype: torch.dtype, fused: bool, lean: bool = True, tokens: int = 8) -> int:
+
+def kept_bytes(
+    config, layers: int, rank: int, dtype: torch.dtype, fused: bool, lean: bool = True, tokens: int = 8
+) -> int:
     "Bytes that a forward pass of `layers` layers over `tokens` tokens keeps for the way back, the head left out."
     model = meta_model(config, layers, dtype)
-    with torch.device('meta'): model = get_peft_model(model, LoraConfig(r=rank, target_modules='all-linear', init_lora_weights=False), autocast_adapter_dtype=False)
-    if lean: fuse_lora_layers(model)
-    if fused: fused_stand_ins(model)
+    with torch.device('meta'):
+        model = get_peft_model(
+            model,
+            LoraConfig(r=rank, target_modules='all-linear', init_lora_weights=False),
+            autocast_adapter_dtype=False,
+        )
+    if lean:
+        fuse_lora_layers(model)
+    if fused:
+        fused_stand_ins(model)
     model.config._attn_implementation = 'counted'
     decoder, seen = model.get_base_model().get_decoder(), {}
     own = {p.untyped_storage()._cdata for p in model.parameters()}
+
     def pack(t):
-        if t.untyped_storage()._cdata not in own: seen[t.untyped_storage()._cdata] = (t, t.untyped_storage().nbytes())
+        if t.untyped_storage()._cdata not in own:
+            seen[t.untyped_storage()._cdata] = (t, t.untyped_storage().nbytes())
         return t
+
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        decoder(input_ids=torch.zeros(1, tokens, dtype=torch.long, device='meta'), attention_mask=torch.empty(1, 1, tokens, tokens, device='meta'), use_cache=False)   # a mask of four dimensions is taken as it is
+        decoder(
+            input_ids=torch.zeros(1, tokens, dtype=torch.long, device='meta'),
+            attention_mask=torch.empty(1, 1, tokens, tokens, device='meta'),
+            use_cache=False,
+        )  # a mask of four dimensions is taken as it is
     return sum(size for _, size in seen.values())
+
 
 @lru_cache(maxsize=64)
 def _layer_bytes(config_json: str, kind: type, rank: int, dtype: torch.dtype, fused: bool, lean: bool) -> float:
     import json
+
     config = kind.from_dict(json.loads(config_json))
     return (kept_bytes(config, 3, rank, dtype, fused, lean) - kept_bytes(config, 2, rank, dtype, fused, lean)) / 8
+
 
 def layer_bytes(config, rank: int, dtype: torch.dtype, fused: bool, lean: bool = True) -> float:
     "Bytes a token that one decoder layer keeps for the way back."
@@ -101,22 +149,27 @@ def layer_bytes(config, rank: int, dtype: torch.dtype, fused: bool, lean: bool =
 
 # %% ../../nbs/training/memory_plan.ipynb #30-b1eddef4
 GIB = 2**30
-NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)      # a weight in NF4 with double quantisation: 4 bits, a byte for 64, a float for 64 x 256
-SLACK, ROOM = 1.04, 0.15                       # of the allocator: share of what it holds, and GiB for workspaces
+NF4_BYTES = (
+    0.5 + 1 / 64 + 4 / (64 * 256)
+)  # a weight in NF4 with double quantisation: 4 bits, a byte for 64, a float for 64 x 256
+SLACK, ROOM = 1.04, 0.15  # of the allocator: share of what it holds, and GiB for workspaces
+
 
 @dataclass(frozen=True)
 class Shape:
     "What a plan has to know of a model: sizes are counts, `bytes_a_layer` is for a token."
-    linear: int          # weights of the adapted linear maps
-    largest: int         # of the largest of them
-    other: int           # all other weights
-    embedding: int       # of them in input embeddings that are no head as well
-    per_rank: int        # adapter parameters of rank 1
+
+    linear: int  # weights of the adapted linear maps
+    largest: int  # of the largest of them
+    other: int  # all other weights
+    embedding: int  # of them in input embeddings that are no head as well
+    per_rank: int  # adapter parameters of rank 1
     layers: int
     hidden: int
     inner: int
     vocabulary: int
     bytes_a_layer: float
+
 
 def shape_of(config, dtype: torch.dtype, fused: bool, rank: int = 8, lean: bool = True) -> Shape:
     "The shape of a model, by building it without contents."
@@ -125,19 +178,49 @@ def shape_of(config, dtype: torch.dtype, fused: bool, rank: int = 8, lean: bool 
     maps = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
     linear = sum(m.weight.numel() for m in maps)
     text = config.get_text_config()
-    return Shape(linear=linear, largest=max(m.weight.numel() for m in maps), other=sum(p.numel() for p in model.parameters()) - linear, embedding=0 if head.weight is embedding else embedding.numel(),
-                 per_rank=sum(m.in_features + m.out_features for m in maps), layers=text.num_hidden_layers, hidden=text.hidden_size, inner=getattr(text, 'intermediate_size', 4 * text.hidden_size),
-                 vocabulary=text.vocab_size, bytes_a_layer=layer_bytes(config, rank, dtype, fused, lean))
+    return Shape(
+        linear=linear,
+        largest=max(m.weight.numel() for m in maps),
+        other=sum(p.numel() for p in model.parameters()) - linear,
+        embedding=0 if head.weight is embedding else embedding.numel(),
+        per_rank=sum(m.in_features + m.out_features for m in maps),
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        inner=getattr(text, 'intermediate_size', 4 * text.hidden_size),
+        vocabulary=text.vocab_size,
+        bytes_a_layer=layer_bytes(config, rank, dtype, fused, lean),
+    )
 
-def memory(shape: Shape, rank: int, row_tokens: int, recomputed: int, nf4: bool, itemsize: int = 2, answers: float = 0.5, pieces: int = 1) -> dict[str, float]:
+
+def memory(
+    shape: Shape,
+    rank: int,
+    row_tokens: int,
+    recomputed: int,
+    nf4: bool,
+    itemsize: int = 2,
+    answers: float = 0.5,
+    pieces: int = 1,
+) -> dict[str, float]:
     "GiB by part for rows of `row_tokens` tokens, a share `answers` of which has a loss, with `recomputed` layers recomputing their activations, and the adapted maps shared among `pieces` processes; `total` is what the allocator will have reserved at its peak."
     packed = shape.linear * (0.5 if nf4 else itemsize)
-    gathered = 3 * packed / shape.layers if pieces > 1 else 0      # the layer at work, the next one, and what the exchange holds
+    gathered = (
+        3 * packed / shape.layers if pieces > 1 else 0
+    )  # the layer at work, the next one, and what the exchange holds
     weights = packed / pieces + gathered + shape.linear * (NF4_BYTES - 0.5 if nf4 else 0) + shape.other * itemsize
-    adapter = shape.per_rank * rank * 16            # float32: weight, gradient, two moments of Adam
-    kept = (shape.layers - recomputed) * shape.bytes_a_layer + recomputed * shape.hidden * itemsize + 2 * shape.hidden * itemsize
-    passing = (shape.bytes_a_layer if recomputed else 0) + (4 * shape.inner + 2 * shape.hidden) * itemsize      # one layer on its way back
-    logits = min(PIECE_BYTES, 4 * shape.vocabulary * max(64, row_tokens * answers)) * (2 + itemsize / 4) + 2 * row_tokens * answers * shape.hidden * itemsize
+    adapter = shape.per_rank * rank * 16  # float32: weight, gradient, two moments of Adam
+    kept = (
+        (shape.layers - recomputed) * shape.bytes_a_layer
+        + recomputed * shape.hidden * itemsize
+        + 2 * shape.hidden * itemsize
+    )
+    passing = (shape.bytes_a_layer if recomputed else 0) + (
+        4 * shape.inner + 2 * shape.hidden
+    ) * itemsize  # one layer on its way back
+    logits = (
+        min(PIECE_BYTES, 4 * shape.vocabulary * max(64, row_tokens * answers)) * (2 + itemsize / 4)
+        + 2 * row_tokens * answers * shape.hidden * itemsize
+    )
     expanded = shape.largest * itemsize * (2 if nf4 else 0)
     activations = row_tokens * kept + max(row_tokens * passing + expanded, logits)
     parts = {'weights': weights / GIB, 'adapter and optimizer': adapter / GIB, 'activations': activations / GIB}
@@ -147,19 +230,33 @@ def memory(shape: Shape, rank: int, row_tokens: int, recomputed: int, nf4: bool,
 @dataclass(frozen=True)
 class Layout:
     "How a step is computed: tokens a row at most, layers that recompute, and what that takes in GiB."
+
     row_tokens: int
     recomputed: int
     memory: dict
     budget: float
-    pieces: int = 1      # processes that share the base weights
+    pieces: int = 1  # processes that share the base weights
 
-HALF_SPEED = {'cuda': 700, 'cpu': 30}      # tokens of a row at which half of the device's speed is reached
+
+HALF_SPEED = {'cuda': 700, 'cpu': 30}  # tokens of a row at which half of the device's speed is reached
+
 
 def cost_of(shape: Shape, row_tokens: int, recomputed: int, device: str) -> float:
     "Time a token takes, in units of its plain four operations a weight."
     return (1 + 0.5 * recomputed / shape.layers) * (1 + HALF_SPEED[device] / row_tokens)
 
-def layouts(shape: Shape, rank: int, longest: int, step_tokens: int, budget: float, nf4: bool, itemsize: int, device: str, pieces: int = 1) -> list[Layout]:
+
+def layouts(
+    shape: Shape,
+    rank: int,
+    longest: int,
+    step_tokens: int,
+    budget: float,
+    nf4: bool,
+    itemsize: int,
+    device: str,
+    pieces: int = 1,
+) -> list[Layout]:
     "All layouts within `budget` GiB, fastest first: rows from the `longest` document up to a whole step."
     rows, row = {longest}, max(longest, step_tokens)
     while row > longest:
@@ -174,87 +271,197 @@ def layouts(shape: Shape, rank: int, longest: int, step_tokens: int, budget: flo
                 break
     return sorted(found, key=lambda one: cost_of(shape, one.row_tokens, one.recomputed, device))
 
-def ways_out(shape: Shape, rank: int, longest: int, budget: float, nf4: bool, itemsize: int, pieces: int = 1, alone: bool = False) -> list[str]:
+
+def ways_out(
+    shape: Shape, rank: int, longest: int, budget: float, nf4: bool, itemsize: int, pieces: int = 1, alone: bool = False
+) -> list[str]:
     "Three things that would help, each with its number."
-    def total(**changed): return memory(shape, **{**dict(rank=rank, row_tokens=longest, recomputed=shape.layers, nf4=nf4, itemsize=itemsize, pieces=pieces), **changed})['total']
+
+    def total(**changed):
+        return memory(
+            shape,
+            **{
+                **dict(
+                    rank=rank, row_tokens=longest, recomputed=shape.layers, nf4=nf4, itemsize=itemsize, pieces=pieces
+                ),
+                **changed,
+            },
+        )['total']
+
     lengths = [n for n in (1024, 768, 512, 384, 256) if n < longest and total(row_tokens=n) <= budget]
     ranks = [r for r in (64, 32, 16, 8, 4, 2, 1) if r < rank and total(rank=r) <= budget]
     cards = [] if alone else [n for n in (2, 4, 8, 16) if n > pieces and total(pieces=n) <= budget]
-    share = f'{cards[0]} cards that share the weights (--gpus {cards[0]}: {total(pieces=cards[0]):.1f} GiB each), ' if cards else ''
-    return [f'--max-length {lengths[0]} ({total(row_tokens=lengths[0]):.1f} GiB)' if lengths else f'a smaller --max-length (at 256 it is {total(row_tokens=256):.1f} GiB)',
-            f'--quantization nf4 ({total(nf4=True):.1f} GiB)' if not nf4 else f'--rank {ranks[0]} ({total(rank=ranks[0]):.1f} GiB)' if ranks else f'a smaller rank (at 1 it is {total(rank=1):.1f} GiB)',
-            f'a card with {total() + 1:.0f} GB, {share}or a model with fewer than {shape.linear / 1e9:.1f} billion weights']
+    share = (
+        f'{cards[0]} cards that share the weights (--gpus {cards[0]}: {total(pieces=cards[0]):.1f} GiB each), '
+        if cards
+        else ''
+    )
+    return [
+        f'--max-length {lengths[0]} ({total(row_tokens=lengths[0]):.1f} GiB)'
+        if lengths
+        else f'a smaller --max-length (at 256 it is {total(row_tokens=256):.1f} GiB)',
+        f'--quantization nf4 ({total(nf4=True):.1f} GiB)'
+        if not nf4
+        else f'--rank {ranks[0]} ({total(rank=ranks[0]):.1f} GiB)'
+        if ranks
+        else f'a smaller rank (at 1 it is {total(rank=1):.1f} GiB)',
+        f'a card with {total() + 1:.0f} GB, {share}or a model with fewer than {shape.linear / 1e9:.1f} billion weights',
+    ]
 
-def choose_layout(shape: Shape, rank: int, longest: int, step_tokens: int, budget: float, nf4: bool, itemsize: int, device: str, row_tokens: int | None = None, recomputed: int | None = None, pieces: int = 1, alone: bool = False) -> Layout:
+
+def choose_layout(
+    shape: Shape,
+    rank: int,
+    longest: int,
+    step_tokens: int,
+    budget: float,
+    nf4: bool,
+    itemsize: int,
+    device: str,
+    row_tokens: int | None = None,
+    recomputed: int | None = None,
+    pieces: int = 1,
+    alone: bool = False,
+) -> Layout:
     "The fastest layout within `budget` GiB, the base weights in `pieces`, or never to be shared (`alone`); given `row_tokens` and `recomputed` are taken as they are. Raises `UserError` with three ways out when none fits."
-    if row_tokens is not None and recomputed is not None: return Layout(max(row_tokens, longest), recomputed, memory(shape, rank, max(row_tokens, longest), recomputed, nf4, itemsize, pieces=pieces), budget, pieces)
-    found = [one for one in layouts(shape, max(rank, 64), longest, row_tokens or step_tokens, budget, nf4, itemsize, device, pieces) if recomputed is None or one.recomputed <= recomputed] \
-        or layouts(shape, rank, longest, row_tokens or step_tokens, budget, nf4, itemsize, device, pieces)
+    if row_tokens is not None and recomputed is not None:
+        return Layout(
+            max(row_tokens, longest),
+            recomputed,
+            memory(shape, rank, max(row_tokens, longest), recomputed, nf4, itemsize, pieces=pieces),
+            budget,
+            pieces,
+        )
+    found = [
+        one
+        for one in layouts(
+            shape, max(rank, 64), longest, row_tokens or step_tokens, budget, nf4, itemsize, device, pieces
+        )
+        if recomputed is None or one.recomputed <= recomputed
+    ] or layouts(shape, rank, longest, row_tokens or step_tokens, budget, nf4, itemsize, device, pieces)
     if not found:
         least = memory(shape, rank, longest, shape.layers, nf4, itemsize, pieces=pieces)
-        raise UserError(f"rank {rank} needs {least['total']:.1f} GiB at least ({least['weights']:.1f} for the weights, {least['adapter and optimizer']:.1f} for adapter and optimizer, {least['activations']:.1f} for a row of "
-                        f"{longest} tokens, all layers recomputed), and {budget:.1f} are there. Ways out: {'; '.join(ways_out(shape, rank, longest, budget, nf4, itemsize, pieces, alone))}")
+        raise UserError(
+            f"rank {rank} needs {least['total']:.1f} GiB at least ({least['weights']:.1f} for the weights, {least['adapter and optimizer']:.1f} for adapter and optimizer, {least['activations']:.1f} for a row of "
+            f"{longest} tokens, all layers recomputed), and {budget:.1f} are there. Ways out: {'; '.join(ways_out(shape, rank, longest, budget, nf4, itemsize, pieces, alone))}"
+        )
     best = found[0]
-    return replace(best, recomputed=recomputed if recomputed is not None else best.recomputed, memory=memory(shape, rank, best.row_tokens, recomputed if recomputed is not None else best.recomputed, nf4, itemsize, pieces=pieces))
+    return replace(
+        best,
+        recomputed=recomputed if recomputed is not None else best.recomputed,
+        memory=memory(
+            shape,
+            rank,
+            best.row_tokens,
+            recomputed if recomputed is not None else best.recomputed,
+            nf4,
+            itemsize,
+            pieces=pieces,
+        ),
+    )
 
 # %% ../../nbs/training/memory_plan.ipynb #30-e3d53dd0
 SHARE_OF_RATE = {'cuda': 0.6, 'cpu': 0.65}
-LAUNCHES = {'cuda': 1.5e-3, 'cpu': 0}     # seconds a row and layer that starting the kernels takes at least: small models wait for nothing else
+LAUNCHES = {
+    'cuda': 1.5e-3,
+    'cpu': 0,
+}  # seconds a row and layer that starting the kernels takes at least: small models wait for nothing else
+
 
 @lru_cache(maxsize=4)
 def matrix_rate(device: str, dtype: str) -> float:
     "Operations a second of a large matrix product on `device` in `dtype`: the best of five."
     n, kind = 8192 if device == 'cuda' else 1024, getattr(torch, dtype)
     a = torch.randn(n, n, device=device, dtype=kind)
+
     def once():
-        if device == 'cuda': torch.cuda.synchronize()
+        if device == 'cuda':
+            torch.cuda.synchronize()
         started = time.perf_counter()
         a @ a
-        if device == 'cuda': torch.cuda.synchronize()
+        if device == 'cuda':
+            torch.cuda.synchronize()
         return time.perf_counter() - started
+
     return 2 * n**3 / min(once() for _ in range(6))
+
 
 @dataclass(frozen=True)
 class RunPlan:
     "The plan of a run."
+
     rank: int
     layout: Layout
     steps: int
-    tokens: int            # all tokens of the run
-    target_tokens: int     # of them with a loss
+    tokens: int  # all tokens of the run
+    target_tokens: int  # of them with a loss
     operations: float
     minutes: float | None  # None where the device is not at hand
+
 
 def operations_a_token(shape: Shape, recomputed: int, answers: float) -> float:
     "Floating-point operations of a training step for each token: four a frozen weight, six a recomputed one, and the head for tokens with a loss."
     return 2 * shape.linear * (2 + recomputed / shape.layers) + 4 * shape.hidden * shape.vocabulary * answers
 
+
 def memory_budget(vram: float | None, device: str) -> float:
     "GiB that a run may take: `vram` GB less one for the desktop, or what is free: on the card less 0.3, on a CPU four fifths."
-    if vram: return vram - 1
-    if device == 'cuda': return torch.cuda.mem_get_info()[0] / GIB - 0.3
+    if vram:
+        return vram - 1
+    if device == 'cuda':
+        return torch.cuda.mem_get_info()[0] / GIB - 0.3
     return psutil.virtual_memory().available / GIB * 0.8
+
 
 def hold_to(budget: float) -> None:
     "Give this process at most so many GiB of the card: beyond that it is out of memory, as on a smaller card."
-    torch.cuda.set_per_process_memory_fraction(min(1.0, budget * GIB / torch.cuda.get_device_properties(0).total_memory))
+    torch.cuda.set_per_process_memory_fraction(
+        min(1.0, budget * GIB / torch.cuda.get_device_properties(0).total_memory)
+    )
+
 
 def sharding_unsupported_reason(cfg: Config, dtype: str) -> str | None:
     "Why processes cannot share the base weights of this run, None where they can."
-    if cfg.method == 'dora': return 'method dora computes with the weights themselves'
+    if cfg.method == 'dora':
+        return 'method dora computes with the weights themselves'
     return 'float16 needs a scaler that is not tried with shared weights' if dtype == 'float16' else None
+
 
 def share_or_not(sharding: str, processes: int, layout_of, why: str | None = None) -> Layout:
     "`layout_of(pieces)` with the base weights whole in each of the `processes`, or shared among them where `sharding` is full, or auto and they do not fit; `why` they cannot be. Raises `UserError`."
-    if sharding == 'full' and why: raise UserError(f'sharding full cannot be: {why}; pass --sharding auto')
-    if sharding == 'full' and processes == 1: raise UserError('sharding full shares the base weights among processes, and this is one: pass --gpus 2, or --sharding auto')
-    if sharding == 'none' or processes == 1 or why: return layout_of(1)
-    if sharding == 'full': return layout_of(processes)
-    try: whole = layout_of(1)
-    except UserError: return layout_of(processes)
-    return whole if whole.memory['total'] <= whole.budget else layout_of(processes)      # rows and layers given by hand are not measured against the budget
+    if sharding == 'full' and why:
+        raise UserError(f'sharding full cannot be: {why}; pass --sharding auto')
+    if sharding == 'full' and processes == 1:
+        raise UserError(
+            'sharding full shares the base weights among processes, and this is one: pass --gpus 2, or --sharding auto'
+        )
+    if sharding == 'none' or processes == 1 or why:
+        return layout_of(1)
+    if sharding == 'full':
+        return layout_of(processes)
+    try:
+        whole = layout_of(1)
+    except UserError:
+        return layout_of(processes)
+    return (
+        whole if whole.memory['total'] <= whole.budget else layout_of(processes)
+    )  # rows and layers given by hand are not measured against the budget
 
-def plan_run(cfg: Config, config, lengths: list[int], targets: int, device: str, dtype: str, nf4: bool, fused: bool, steps: int, here: bool = True, processes: int = 1, budget: float | None = None) -> RunPlan:
+
+def plan_run(
+    cfg: Config,
+    config,
+    lengths: list[int],
+    targets: int,
+    device: str,
+    dtype: str,
+    nf4: bool,
+    fused: bool,
+    steps: int,
+    here: bool = True,
+    processes: int = 1,
+    budget: float | None = None,
+) -> RunPlan:
     "The plan of one run over documents of these `lengths` with `targets` target tokens in all, for a model of this transformers `config`. `here`: the device is this machine's; `processes` share each step, and the base weights where `cfg.sharding` wants it; `budget`: GiB of each (default: what is free). Raises `UserError` when it cannot fit."
     kind = getattr(torch, dtype)
     lean = cfg.method in ('lora', 'rslora', 'lora+', 'pissa')
@@ -263,29 +470,78 @@ def plan_run(cfg: Config, config, lengths: list[int], targets: int, device: str,
     share_of_step = -(-cfg.effective_batch // processes)
     step_tokens = int(share_of_step * mean * 1.25)
     why = sharding_unsupported_reason(cfg, dtype)
-    layout = share_or_not(cfg.sharding, processes, lambda pieces: choose_layout(shape, cfg.rank, max(lengths), step_tokens, budget or memory_budget(cfg.vram, device), nf4, kind.itemsize, device, cfg.row_tokens, cfg.recomputed_layers, pieces, why is not None), why)
+    layout = share_or_not(
+        cfg.sharding,
+        processes,
+        lambda pieces: choose_layout(
+            shape,
+            cfg.rank,
+            max(lengths),
+            step_tokens,
+            budget or memory_budget(cfg.vram, device),
+            nf4,
+            kind.itemsize,
+            device,
+            cfg.row_tokens,
+            cfg.recomputed_layers,
+            pieces,
+            why is not None,
+        ),
+        why,
+    )
     share = steps * cfg.effective_batch / len(lengths)
     tokens, answers = sum(lengths) * share, targets / sum(lengths)
     operations = tokens * operations_a_token(shape, layout.recomputed, answers)
-    rate = matrix_rate(device, dtype if device == 'cuda' else 'float32') * SHARE_OF_RATE[device] / (1 + HALF_SPEED[device] / layout.row_tokens) if here else None
+    rate = (
+        matrix_rate(device, dtype if device == 'cuda' else 'float32')
+        * SHARE_OF_RATE[device]
+        / (1 + HALF_SPEED[device] / layout.row_tokens)
+        if here
+        else None
+    )
     rows = steps * max(1, -(-share_of_step * mean // layout.row_tokens))
     seconds = max(operations / rate / processes, rows * shape.layers * LAUNCHES[device]) if rate else None
-    if device == 'cpu':     # the interpreter and its libraries count there, and are in memory already
+    if device == 'cpu':  # the interpreter and its libraries count there, and are in memory already
         own = psutil.Process().memory_info().rss / GIB
         layout = replace(layout, memory={**layout.memory, 'interpreter': own, 'total': layout.memory['total'] + own})
-    return RunPlan(cfg.rank, layout, steps, round(tokens), round(targets * share), operations, seconds / 60 if rate else None)
+    return RunPlan(
+        cfg.rank, layout, steps, round(tokens), round(targets * share), operations, seconds / 60 if rate else None
+    )
+
 
 def run_plan_sentence(flight: RunPlan) -> str:
     "The plan in words."
     need, layout = flight.layout.memory, flight.layout
     kept = 'all activations kept' if not layout.recomputed else f'{layout.recomputed} layers recomputed'
-    time_left = '' if flight.minutes is None else f', about {flight.minutes:.1f} minutes' if flight.minutes >= 1 else f', about {60 * flight.minutes:.0f} seconds'
+    time_left = (
+        ''
+        if flight.minutes is None
+        else f', about {flight.minutes:.1f} minutes'
+        if flight.minutes >= 1
+        else f', about {60 * flight.minutes:.0f} seconds'
+    )
     shared = f'; base weights shared among {layout.pieces} processes (FSDP2)' if layout.pieces > 1 else ''
-    return (f"plan: {need['total']:.1f} of {layout.budget:.1f} GiB ({need['weights']:.1f} weights, {need['adapter and optimizer']:.2f} adapter and optimizer, {need['activations']:.1f} activations), "
-            f'rows of at most {layout.row_tokens} tokens, {kept}; {flight.steps} steps, {flight.tokens} tokens{time_left}{shared}')
+    return (
+        f"plan: {need['total']:.1f} of {layout.budget:.1f} GiB ({need['weights']:.1f} weights, {need['adapter and optimizer']:.2f} adapter and optimizer, {need['activations']:.1f} activations), "
+        f'rows of at most {layout.row_tokens} tokens, {kept}; {flight.steps} steps, {flight.tokens} tokens{time_left}{shared}'
+    )
+
 
 def as_table(flights: list[RunPlan]) -> list[dict]:
     "One row a rank, ready to be shown."
-    return [{'rank': f.rank, **{f'{name} GiB': round(value, 2) for name, value in f.layout.memory.items()}, 'budget GiB': round(f.layout.budget, 1), 'weights shared among': f.layout.pieces, 'tokens a row': f.layout.row_tokens,
-             'layers recomputed': f.layout.recomputed, 'steps': f.steps, 'tokens': f.tokens, 'target tokens': f.target_tokens, 'TFLOP': round(f.operations / 1e12),
-             'minutes': 'unknown' if f.minutes is None else round(f.minutes, 1)} for f in flights]
+    return [
+        {
+            'rank': f.rank,
+            **{f'{name} GiB': round(value, 2) for name, value in f.layout.memory.items()},
+            'budget GiB': round(f.layout.budget, 1),
+            'weights shared among': f.layout.pieces,
+            'tokens a row': f.layout.row_tokens,
+            'layers recomputed': f.layout.recomputed,
+            'steps': f.steps,
+            'tokens': f.tokens,
+            'target tokens': f.target_tokens,
+            'TFLOP': round(f.operations / 1e12),
+            'minutes': 'unknown' if f.minutes is None else round(f.minutes, 1),
+        }
+        for f in flights
+    ]

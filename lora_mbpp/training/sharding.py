@@ -20,14 +20,19 @@ from ..models.lora_layers import supports_fused_lora
 def plain_weight(base: nn.Module) -> nn.Parameter:
     "Make a layer's frozen weight an ordinary parameter, which can be sharded; of an NF4 weight these are the packed bytes, and the layer keeps what they mean."
     weight = base.weight
-    if hasattr(weight, 'quant_state'): base.quant_state = weight.quant_state
+    if hasattr(weight, 'quant_state'):
+        base.quant_state = weight.quant_state
     base.weight = nn.Parameter(torch.as_tensor(weight.data).as_subclass(torch.Tensor), requires_grad=False)
     return base.weight
+
 
 def shard_base(model: PeftModel, device: str) -> int:
     "Bring a model from the CPU's memory to `device` layer by layer, each process keeping its share of the frozen matrices; returns the number of layers. Raises `UserError` for adapters whose layers need more than the lean computation."
     adapted = [m for m in model.modules() if hasattr(m, 'lora_A')]
-    if not adapted or not all(supports_fused_lora(m) for m in adapted): raise UserError('weights are sharded for plain LoRA (methods lora, rslora, lora+) only: pass --method lora, or --sharding none')
+    if not adapted or not all(supports_fused_lora(m) for m in adapted):
+        raise UserError(
+            'weights are sharded for plain LoRA (methods lora, rslora, lora+) only: pass --method lora, or --sharding none'
+        )
     mesh, causal = init_device_mesh(device, (dist.get_world_size(),)), model.get_base_model()
     decoder = causal.get_decoder()
     for layer in decoder.layers:
@@ -37,8 +42,12 @@ def shard_base(model: PeftModel, device: str) -> int:
     inside = {id(m) for m in decoder.layers.modules()}
     for module in (m for m in causal.modules() if id(m) not in inside):
         for parameter in module._parameters.values():
-            if parameter is not None: parameter.data = parameter.data.to(device)
-        for name, buffer in module._buffers.items(): module._buffers[name] = None if buffer is None else buffer.to(device)
-    fully_shard(decoder, mesh=mesh, ignored_params=set(decoder.parameters()))      # the root, which knows the order and gathers ahead
+            if parameter is not None:
+                parameter.data = parameter.data.to(device)
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else buffer.to(device)
+    fully_shard(
+        decoder, mesh=mesh, ignored_params=set(decoder.parameters())
+    )  # the root, which knows the order and gathers ahead
     model._ddp_params_and_buffers_to_ignore = [name for name, p in model.named_parameters() if not p.requires_grad]
     return len(decoder.layers)

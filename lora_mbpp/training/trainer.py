@@ -24,25 +24,38 @@ from trl import SFTTrainer
 
 from ..core.errors import UserError
 from ..core.files import read_json, shown, write_json
-from ..models.lora_layers import answer_loss
 from ..models.loading import is_adapter
+from ..models.lora_layers import answer_loss
 from ..models.packing import packed_row, shares
 
 # %% ../../nbs/training/trainer.ipynb #31-13b3bc29
 def collate(documents: list[dict]) -> dict[str, torch.Tensor]:
     "The documents of one optimizer step end to end: `input_ids` and `labels` (tokens,), `lengths` (documents,), and `batch_id`, which tells which documents these are."
     ids = [d['input_ids'] for d in documents]
-    def flat(name): return torch.tensor([t for d in documents for t in d[name]])
-    return {'input_ids': flat('input_ids'), 'labels': flat('labels'), 'lengths': torch.tensor([len(i) for i in ids]), 'batch_id': torch.tensor(zlib.crc32(str(ids).encode()))}
+
+    def flat(name):
+        return torch.tensor([t for d in documents for t in d[name]])
+
+    return {
+        'input_ids': flat('input_ids'),
+        'labels': flat('labels'),
+        'lengths': torch.tensor([len(i) for i in ids]),
+        'batch_id': torch.tensor(zlib.crc32(str(ids).encode())),
+    }
+
 
 def rows_of(step: dict, room: int, device: str, chosen: list[int] | None = None) -> list[tuple[dict, torch.Tensor]]:
     "(inputs of a packed row, its labels) for the documents of a step (or the `chosen` ones), at most `room` tokens a row; the first label of a document is never asked for."
     lengths, ids, labels = step['lengths'].tolist(), step['input_ids'].tolist(), step['labels'].tolist()
     starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
     chosen = list(range(len(lengths))) if chosen is None else chosen
+
     def row(run):
         documents = [slice(starts[chosen[i]], starts[chosen[i] + 1]) for i in run]
-        return packed_row([ids[d] for d in documents], device), torch.tensor([t for d in documents for t in (-100, *labels[d][1:])], device=device)
+        return packed_row([ids[d] for d in documents], device), torch.tensor(
+            [t for d in documents for t in (-100, *labels[d][1:])], device=device
+        )
+
     return [row(run) for run in shares([lengths[i] for i in chosen], room)] if chosen else []
 
 # %% ../../nbs/training/trainer.ipynb #31-bf9d7730
@@ -54,58 +67,85 @@ def share_of(lengths: list[int], processes: int, mine: int) -> list[int]:
         loads[owner[i]] += lengths[i]
     return [i for i in range(len(lengths)) if owner[i] == mine]
 
+
 def processes_of(device: str) -> PartialState:
     "This process among those of the run (one, unless a launcher started more). Raises `UserError` for more processes than cards."
     here = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-    if device == 'cuda' and here > torch.cuda.device_count(): raise UserError(f'{here} processes were started on this machine and it has {torch.cuda.device_count()} CUDA cards: start one for each card at most')
-    return PartialState(cpu=device == 'cpu', **({'backend': 'gloo'} if device == 'cpu' and int(os.environ.get('WORLD_SIZE', 1)) > 1 else {}))
+    if device == 'cuda' and here > torch.cuda.device_count():
+        raise UserError(
+            f'{here} processes were started on this machine and it has {torch.cuda.device_count()} CUDA cards: start one for each card at most'
+        )
+    return PartialState(
+        cpu=device == 'cpu',
+        **({'backend': 'gloo'} if device == 'cpu' and int(os.environ.get('WORLD_SIZE', 1)) > 1 else {}),
+    )
+
 
 def check_gpu_memory(gib: list[float]) -> None:
     "Raise `UserError` where the cards of a run's processes differ in memory (GiB) by more than a tenth."
-    if min(gib) < 0.9 * max(gib): raise UserError(f"the processes' cards have {', '.join(f'{one:.0f}' for one in gib)} GiB: a run is planned for equal cards; choose them with CUDA_VISIBLE_DEVICES, or use fewer processes")
+    if min(gib) < 0.9 * max(gib):
+        raise UserError(
+            f"the processes' cards have {', '.join(f'{one:.0f}' for one in gib)} GiB: a run is planned for equal cards; choose them with CUDA_VISIBLE_DEVICES, or use fewer processes"
+        )
+
 
 def least_budget(state: PartialState, budget: float) -> float:
     "The smallest memory budget (GiB) of all processes, so that they plan alike. Raises `UserError` for unequal cards."
-    if state.num_processes == 1: return budget
+    if state.num_processes == 1:
+        return budget
     card = torch.cuda.get_device_properties(state.device).total_memory / 2**30 if state.device.type == 'cuda' else 1.0
     found = gather_object([(budget, card)])
     check_gpu_memory([card for _, card in found])
     return min(budget for budget, _ in found)
 
+
 @contextmanager
 def only_first_speaks(state: PartialState):
     "What processes other than the first print goes nowhere."
-    if state.is_main_process: yield
+    if state.is_main_process:
+        yield
     else:
-        with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere): yield
+        with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere):
+            yield
 
 # %% ../../nbs/training/trainer.ipynb #31-c7bfebb8
 SEAL = 'whole.json'
+
 
 def checksum(path: Path) -> list[int]:
     "[size in bytes, CRC-32] of a file."
     crc = 0
     with open(path, 'rb') as file:
-        while block := file.read(2**22): crc = zlib.crc32(block, crc)
+        while block := file.read(2**22):
+            crc = zlib.crc32(block, crc)
     return [path.stat().st_size, crc]
+
 
 def seal(folder: Path) -> None:
     "Write the list of a checkpoint's files, and see that all of them have reached the disk."
     files = sorted(p for p in folder.rglob('*') if p.is_file() and p.name != SEAL)
     for path in files:
-        with open(path, 'rb') as file: os.fsync(file.fileno()) if os.name != 'nt' else None
-    write_json(folder/SEAL, {p.relative_to(folder).as_posix(): checksum(p) for p in files})
+        with open(path, 'rb') as file:
+            os.fsync(file.fileno()) if os.name != 'nt' else None
+    write_json(folder / SEAL, {p.relative_to(folder).as_posix(): checksum(p) for p in files})
+
 
 def is_sealed(folder: Path) -> bool:
     "True when every file of a checkpoint is there as it was written."
-    try: listed = read_json(folder/SEAL)
-    except UserError: return False
-    return is_adapter(folder) and all((folder/name).is_file() and checksum(folder/name) == value for name, value in listed.items())
+    try:
+        listed = read_json(folder / SEAL)
+    except UserError:
+        return False
+    return is_adapter(folder) and all(
+        (folder / name).is_file() and checksum(folder / name) == value for name, value in listed.items()
+    )
+
 
 def whole_checkpoint(folder: Path) -> str | None:
     "Newest checkpoint under `folder` that is as it was written; others are removed and said so."
     while folder.is_dir() and (last := get_last_checkpoint(str(folder))):
-        if is_sealed(Path(last)): return last
+        if is_sealed(Path(last)):
+            return last
         print(f'{shown(last)} is not complete: removed')
         shutil.rmtree(last)
     return None
@@ -113,51 +153,85 @@ def whole_checkpoint(folder: Path) -> str | None:
 # %% ../../nbs/training/trainer.ipynb #31-2a56fd7b
 class PackedTrainer(SFTTrainer):
     "SFTTrainer over packed rows of at most `row_tokens` tokens; `shrunk` lists where it had to take shorter ones. `seen` collects the ids of the batches since the last step, `lr_ratio` is LoRA+'s; with `in_step` all processes take equally many rows, since each row gathers every layer from all."
+
     row_tokens, seen, shrunk, lr_ratio, in_step = 2**30, None, None, None, False
 
     def rows(self, inputs: dict) -> list:
         "Packed rows of a step, on the model's device; transformers' document mask wants no cuts."
         world, lengths = self.args.world_size, inputs['lengths'].tolist()
-        rows = rows_of(inputs, self.row_tokens, self.args.device, share_of(lengths, world, self.args.process_index) if world > 1 else None)
-        wanted = max(len(shares([lengths[i] for i in share_of(lengths, world, other)], self.row_tokens)) for other in range(world)) if self.in_step else 1
-        if len(rows) < wanted:    # a step of fewer documents, or rows, than the others have: take part in the exchange with nothing
+        rows = rows_of(
+            inputs,
+            self.row_tokens,
+            self.args.device,
+            share_of(lengths, world, self.args.process_index) if world > 1 else None,
+        )
+        wanted = (
+            max(
+                len(shares([lengths[i] for i in share_of(lengths, world, other)], self.row_tokens))
+                for other in range(world)
+            )
+            if self.in_step
+            else 1
+        )
+        if (
+            len(rows) < wanted
+        ):  # a step of fewer documents, or rows, than the others have: take part in the exchange with nothing
             row, labels = rows_of(inputs, self.row_tokens, self.args.device, [lengths.index(min(lengths))])[0]
             rows += [(row, torch.full_like(labels, -100))] * (wanted - len(rows))
-        if self.model.config._attn_implementation != 'sdpa': return rows
+        if self.model.config._attn_implementation != 'sdpa':
+            return rows
         return [({k: row[k] for k in ('input_ids', 'position_ids')}, labels) for row, labels in rows]
 
     def _move_model_to_device(self, model, device):
         "Weights that processes share are where they belong."
-        if not any(isinstance(m, FSDPModule) for m in model.modules()): super()._move_model_to_device(model, device)
+        if not any(isinstance(m, FSDPModule) for m in model.modules()):
+            super()._move_model_to_device(model, device)
 
     def _wrap_model(self, model, training=True, dataloader=None):
         "Adapters over shared weights are replicas like others; accelerate would refuse to wrap a model that has shares in it."
-        if not (self.in_step and training) or isinstance(model, DistributedDataParallel): return super()._wrap_model(model, training, dataloader)
-        return DistributedDataParallel(model, device_ids=[self.args.device.index] if self.args.device.type == 'cuda' else None, broadcast_buffers=False)
+        if not (self.in_step and training) or isinstance(model, DistributedDataParallel):
+            return super()._wrap_model(model, training, dataloader)
+        return DistributedDataParallel(
+            model,
+            device_ids=[self.args.device.index] if self.args.device.type == 'cuda' else None,
+            broadcast_buffers=False,
+        )
 
     def get_train_dataloader(self):
         "Every process reads every step whole."
         loader = super().get_train_dataloader()
         shard = getattr(loader, 'batch_sampler', None)
-        if hasattr(shard, 'num_processes'): shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False
+        if hasattr(shard, 'num_processes'):
+            shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False
         return loader
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "Mean over the target tokens of a step, without its gradients."
         rows = self.rows(inputs)
-        return sum(answer_loss(model, row, labels) for row, labels in rows) / sum((labels != -100).sum() for _, labels in rows)
+        return sum(answer_loss(model, row, labels) for row, labels in rows) / sum(
+            (labels != -100).sum() for _, labels in rows
+        )
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         "Gradients of a step's mean loss, row by row; returns that loss."
         model.train()
-        if self.seen is not None: self.seen.append(int(inputs['batch_id']))
-        targets = sum((labels != -100).sum() for _, labels in rows_of(inputs, 2**30, self.args.device))     # of the whole step, whoever computes it
+        if self.seen is not None:
+            self.seen.append(int(inputs['batch_id']))
+        targets = sum(
+            (labels != -100).sum() for _, labels in rows_of(inputs, 2**30, self.args.device)
+        )  # of the whole step, whoever computes it
         while True:
-            try: return self.forth_and_back(model, self.rows(inputs), self.args.world_size / targets)
-            except torch.OutOfMemoryError as error: told = str(error).split('. ')[0]
-            if self.args.world_size > 1: raise UserError(f'process {self.args.process_index} ran out of memory at step {self.state.global_step + 1} ({told}): with several processes a step cannot be taken back; lower --row-tokens, or raise --recomputed-layers; the run continues from its last checkpoint')
-            model.zero_grad(set_to_none=True)    # outside of `except`: its traceback would keep the tensors alive
-            if torch.cuda.is_available(): torch.cuda.empty_cache()
+            try:
+                return self.forth_and_back(model, self.rows(inputs), self.args.world_size / targets)
+            except torch.OutOfMemoryError as error:
+                told = str(error).split('. ')[0]
+            if self.args.world_size > 1:
+                raise UserError(
+                    f'process {self.args.process_index} ran out of memory at step {self.state.global_step + 1} ({told}): with several processes a step cannot be taken back; lower --row-tokens, or raise --recomputed-layers; the run continues from its last checkpoint'
+                )
+            model.zero_grad(set_to_none=True)  # outside of `except`: its traceback would keep the tensors alive
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
             self.shrink(inputs['lengths'].tolist(), told)
 
     def forth_and_back(self, model, rows: list, weight) -> torch.Tensor:
@@ -165,46 +239,67 @@ class PackedTrainer(SFTTrainer):
         total = 0
         for i, (row, labels) in enumerate(rows):
             with self.accelerator.no_sync(model) if i + 1 < len(rows) else nullcontext():
-                with self.compute_loss_context_manager(): loss = answer_loss(model, row, labels) * weight
+                with self.compute_loss_context_manager():
+                    loss = answer_loss(model, row, labels) * weight
                 self.accelerator.backward(loss)
             total = total + loss.detach()
         return total
 
     def shrink(self, lengths: list[int], told: str) -> None:
         "Take rows of half the length from here on, or recompute more; `UserError` when neither is left."
-        if self.shrunk is None: self.shrunk = []
+        if self.shrunk is None:
+            self.shrunk = []
         widest = max(sum(lengths[i] for i in run) for run in shares(lengths, self.row_tokens))
-        if widest > max(lengths): self.row_tokens, way = max(max(lengths), widest // 2), 'rows'
+        if widest > max(lengths):
+            self.row_tokens, way = max(max(lengths), widest // 2), 'rows'
         elif not getattr(self, 'recomputes_all', False):
             from lora_mbpp.models.lora_layers import checkpoint_layers
+
             checkpoint_layers(self.accelerator.unwrap_model(self.model), 10**6)
             self.recomputes_all, way = True, 'all layers recompute their activations'
-        else: raise UserError(f'out of memory at step {self.state.global_step + 1} with one row of {max(lengths)} tokens and all activations recomputed ({told}): '
-                              'close other programs that use the card, lower --max-length (and --overwrite true), or use --quantization nf4')
+        else:
+            raise UserError(
+                f'out of memory at step {self.state.global_step + 1} with one row of {max(lengths)} tokens and all activations recomputed ({told}): '
+                'close other programs that use the card, lower --max-length (and --overwrite true), or use --quantization nf4'
+            )
         said = f'rows of at most {self.row_tokens} tokens from here on' if way == 'rows' else way
-        print(f'out of memory at step {self.state.global_step + 1}: {said}; the step is computed again, its documents and its mean stay the same', flush=True)
+        print(
+            f'out of memory at step {self.state.global_step + 1}: {said}; the step is computed again, its documents and its mean stay the same',
+            flush=True,
+        )
         self.shrunk.append({'step': self.state.global_step + 1, 'row_tokens': self.row_tokens, 'way': way})
 
     def create_optimizer(self, *args, **kwargs):
         "LoRA+'s optimizer where `lr_ratio` is set: B learns so many times faster than A (arXiv 2402.12354)."
-        if not self.lr_ratio: return super().create_optimizer(*args, **kwargs)
+        if not self.lr_ratio:
+            return super().create_optimizer(*args, **kwargs)
         if self.optimizer is None:
-            self.optimizer = create_loraplus_optimizer(self.model, torch.optim.AdamW, lr=self.args.learning_rate, loraplus_lr_ratio=self.lr_ratio, loraplus_weight_decay=0.0, weight_decay=0.0)
+            self.optimizer = create_loraplus_optimizer(
+                self.model,
+                torch.optim.AdamW,
+                lr=self.args.learning_rate,
+                loraplus_lr_ratio=self.lr_ratio,
+                loraplus_weight_decay=0.0,
+                weight_decay=0.0,
+            )
         return self.optimizer
 
-    def _get_output_dir(self, trial=None): return str(Path(self.args.output_dir)/'saving')
+    def _get_output_dir(self, trial=None):
+        return str(Path(self.args.output_dir) / 'saving')
 
     def _save_checkpoint(self, model, trial=None):
         "A checkpoint that appears whole; the one before it stays."
         super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()      # each process writes its own random state
-        if self.args.should_save: self.appear()
+        self.accelerator.wait_for_everyone()  # each process writes its own random state
+        if self.args.should_save:
+            self.appear()
         self.accelerator.wait_for_everyone()
 
     def appear(self) -> None:
         "Seal the checkpoint of this step, rename it into place, and drop the oldest."
         folder, name = Path(self.args.output_dir), f'checkpoint-{self.state.global_step}'
-        seal(folder/'saving'/name)
-        shutil.rmtree(folder/name, ignore_errors=True)
-        (folder/'saving'/name).rename(folder/name)
-        for old in sorted(folder.glob('checkpoint-*'), key=lambda p: int(p.name.split('-')[1]))[:-2]: shutil.rmtree(old)
+        seal(folder / 'saving' / name)
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / 'saving' / name).rename(folder / name)
+        for old in sorted(folder.glob('checkpoint-*'), key=lambda p: int(p.name.split('-')[1]))[:-2]:
+            shutil.rmtree(old)
