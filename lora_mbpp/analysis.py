@@ -17,7 +17,7 @@ from .core.config import Config
 from .core.errors import UserError
 from .core.files import project_root, shown
 from .core.runs import PREREGISTRATION, artifacts_folder, group_name
-from .models.loading import is_adapter
+from .models.adapters import is_adapter
 from .reporting.adapter_anatomy import norm_table, overlap_table, spectrum_table
 from lora_mbpp.reporting.figures import (
     figure_atlas,
@@ -38,8 +38,7 @@ from lora_mbpp.reporting.figures import (
     figure_spectra,
     save_figure,
 )
-from .reporting.rank_truncation import curve_table as quality_table
-from .reporting.rank_truncation import truncation_table
+from .reporting.rank_truncation import curve_table as quality_table, truncation_table
 from lora_mbpp.reporting.tables import (
     atlas_table,
     by_rank,

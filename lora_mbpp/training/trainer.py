@@ -24,7 +24,7 @@ from trl import SFTTrainer
 
 from ..core.errors import UserError
 from ..core.files import read_json, shown, write_json
-from ..models.loading import is_adapter
+from ..models.adapters import is_adapter
 from ..models.lora_layers import answer_loss
 from ..models.packing import packed_row, shares
 
