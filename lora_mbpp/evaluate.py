@@ -60,7 +60,13 @@ from .generation.multi_lora import MultiLoRA, unsupported_reason
 from .generation.vllm_backend import VLLMServer, common_rank, vllm_unsupported_reason
 from .models.adapters import load_adapter, require_adapter
 from lora_mbpp.models.loading import (
-    Runtime, choose_runtime, device_info, load_model, load_tokenizer, parameter_counts, peak_memory_gb,
+    Runtime,
+    choose_runtime,
+    device_info,
+    load_model,
+    load_tokenizer,
+    parameter_counts,
+    peak_memory_gb,
 )
 from .models.lora_layers import fuse_kernels
 from .sandbox.engines import Limits

@@ -42,7 +42,14 @@ from .evaluate import run_info
 from .generation.completions import completion_nll, mean_nll
 from .models.adapters import is_adapter, load_adapter
 from lora_mbpp.models.loading import (
-    Runtime, check_gpus, choose_runtime, device_info, has_bitsandbytes, load_model, load_tokenizer, parameter_counts,
+    Runtime,
+    check_gpus,
+    choose_runtime,
+    device_info,
+    has_bitsandbytes,
+    load_model,
+    load_tokenizer,
+    parameter_counts,
     peak_memory_gb,
 )
 from lora_mbpp.models.lora_layers import (

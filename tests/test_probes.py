@@ -11,10 +11,17 @@ from safetensors.torch import load_file
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json, read_jsonl, write_jsonl
-from lora_mbpp.models.loading import tiny_model
 from lora_mbpp.models.adapters import read_factors
+from lora_mbpp.models.loading import tiny_model
 from lora_mbpp.reporting.adapter_anatomy import (
-    decompose, effective_rank, left_overlap, norm_table, overlap_table, random_overlap, spectrum_table, truncate,
+    decompose,
+    effective_rank,
+    left_overlap,
+    norm_table,
+    overlap_table,
+    random_overlap,
+    spectrum_table,
+    truncate,
     truncation_ranks,
 )
 from lora_mbpp.reporting.rank_truncation import curve_table, run_rank_truncation, score_snapshots, truncation_table

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from ..core.errors import UserError
 from ..core.files import shown
-from ..models.lora_layers import SHARED_INPUT_PROJECTIONS, dense
 from ..models.adapters import adapter_config, read_factors
+from ..models.lora_layers import SHARED_INPUT_PROJECTIONS, dense
 
 # %% ../../nbs/generation/multi_lora.ipynb #33-0edb63fe
 def unsupported_reason(folder: Path | str) -> str | None:

@@ -18,8 +18,8 @@ from ..core.errors import UserError
 from ..core.files import shown
 from .kv_slots import Completion
 from .multi_lora import unsupported_reason
-from ..models.loading import Runtime, model_path
 from ..models.adapters import adapter_config
+from ..models.loading import Runtime, model_path
 
 # %% ../../nbs/generation/vllm_backend.ipynb #35-d11d25c0
 def vllm_unsupported_reason() -> str | None:

@@ -23,8 +23,8 @@ from ..data import load_tasks
 from ..evaluate import load_for, reference_nll, score, task_means
 from ..generation.completions import GenerationRun, generate_all, generation_settings, mean_nll
 from ..generation.multi_lora import MultiLoRA
-from ..models.loading import choose_runtime
 from ..models.adapters import adapter_config
+from ..models.loading import choose_runtime
 from .adapter_anatomy import truncate, truncation_ranks
 from ..sandbox.engines import Limits
 from ..sandbox.judge import require_layers
