@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['FUNNEL', 'PER_TASK', 'as_job', 'verdict_fields', 'failing_assert', 'result_key', 'judging', 'score', 'stages_passed',
            'funnel', 'pass_at_k', 'wilson', 'task_means', 'passes_at', 'summarise', 'per_task', 'comparison_settings',
-           'finished_evaluation', 'trained_as', 'run_info', 'reference_nll', 'scores', 'described', 'evaluate',
-           'load_for', 'serve', 'completions_file', 'generate_for_runs', 'generate_in_own_process', 'seconds_before',
-           'remove_completions', 'write_results', 'sample_task', 'sample_code', 'read_samples', 'evaluate_samples',
-           'self_check', 'self_check_lines']
+           'finished_evaluation', 'trained_as', 'reference_nll', 'scores', 'described', 'evaluate', 'load_for', 'serve',
+           'completions_file', 'generate_for_runs', 'generate_in_own_process', 'seconds_before', 'remove_completions',
+           'write_results', 'sample_task', 'sample_code', 'read_samples', 'evaluate_samples', 'self_check',
+           'self_check_lines']
 
 # %% ../nbs/03_eval.ipynb #03-36b1b9f7
 import multiprocessing
@@ -34,7 +34,7 @@ from lora_mbpp.core.files import (
     write_json,
     write_jsonl,
 )
-from .core.runs import artifacts_folder, group_name, metrics_file, preregistration_id, update_metrics
+from .core.runs import artifacts_folder, metrics_file, preregistration_id, run_info, update_metrics
 from lora_mbpp.data import (
     load_tasks,
     parsed,
@@ -303,18 +303,6 @@ def trained_as(cfg: Config, run: str) -> dict | None:
     "What training wrote about a run; it knows nothing of benchmarks, so its file is always the one for MBPP."
     path = metrics_file(replace(cfg, benchmark='mbpp'), run)
     return read_json(path).get('run_info') if path.exists() else None
-
-
-def run_info(cfg: Config, run: str, kind: str, adapter: Path | None = None, known: dict | None = None) -> dict:
-    "Who this run is: name, preset, kind (base or lora), rank and seed, and whether it is a test run. An adapter's own files know its rank best; `known`: what training wrote."
-    lora = {'rank': cfg.rank, 'seed': cfg.seed} if kind == 'lora' else {'rank': 0, 'seed': None}
-    if adapter:
-        lora = {
-            **lora,
-            **{k: v for k, v in (known or {}).items() if k in ('preset', 'seed', 'parameters')},
-            'rank': read_json(Path(adapter) / 'adapter_config.json')['r'],
-        }
-    return {'run': run, 'preset': group_name(cfg), 'kind': kind, 'model': cfg.model, 'test_run': in_test(), **lora}
 
 
 def reference_nll(model, tok, tasks: list[dict]) -> list[dict]:

@@ -6,15 +6,13 @@
 __all__ = ['PEFT_METHODS', 'NOT_FINITE', 'NOT_IDENTITY', 'USUAL', 'lora_scale', 'lora_config', 'nested_start', 'training_rows',
            'usable_optimizer', 'optimizer_steps', 'trainer_arguments', 'save_peft', 'pissa_start', 'keep_snapshot',
            'count_targets', 'TrainingMonitor', 'history', 'identity', 'clear_run', 'check_identity', 'prepare_model',
-           'make_trainer', 'fit', 'save_adapter', 'train_facts', 'end_with_parent', 'launch', 'read_rows', 'train',
-           'train_once', 'plan_this_run', 'study_lengths', 'plan_study', 'planned_model', 'train_adapter',
-           'merge_adapter']
+           'make_trainer', 'fit', 'save_adapter', 'train_facts', 'launch', 'read_rows', 'train', 'train_once',
+           'plan_this_run', 'study_lengths', 'plan_study', 'planned_model', 'train_adapter', 'merge_adapter']
 
 # %% ../nbs/02_train.ipynb #02-796e6e8f
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -33,12 +31,11 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig
 
 from .core.config import Config, stage_parameters
-from .core.environment import meta_info, progress
+from .core.environment import end_with_parent, meta_info, progress
 from .core.errors import UserError
 from .core.files import fingerprint, read_json, shown, write_json
-from .core.runs import adapter_dir, artifacts_folder, metrics_file, run_name, update_metrics
+from .core.runs import adapter_dir, artifacts_folder, metrics_file, run_info, run_name, update_metrics
 from .data import encode, ensure_data, read_training_rows
-from .evaluate import run_info
 from .generation.completions import completion_nll, mean_nll
 from .models.adapters import is_adapter, load_adapter
 from lora_mbpp.models.loading import (
@@ -62,7 +59,6 @@ from lora_mbpp.models.lora_layers import (
     unfuse_lora_layers,
 )
 from .models.packing import choose_attention, set_attention
-from .sandbox.isolation import process_control
 from lora_mbpp.training.memory_plan import (
     Layout,
     RunPlan,
@@ -525,11 +521,6 @@ def train_facts(
     }
 
 # %% ../nbs/02_train.ipynb #02-3766ddfb
-def end_with_parent() -> None:
-    "In a new process on Linux: be told to end when the process that started it is gone, however that went."
-    process_control(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
 def launch(cfg: Config, runtime: Runtime) -> dict:
     "Run `train` in `cfg.gpus` processes by torchrun; returns the run's metrics. Raises `UserError` with the last lines when one of them dies."
     check_gpus(cfg.gpus)

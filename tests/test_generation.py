@@ -20,11 +20,12 @@ from lora_mbpp.generation.completions import (
     generate_all,
     is_complete,
 )
-from lora_mbpp.generation.decode_kernel import kernel_difference, triton
+from lora_mbpp.generation.decode_kernel import triton
 from lora_mbpp.generation.kv_slots import supports_kv_slots
 from lora_mbpp.generation.multi_lora import MultiLoRA, prepare_for_decoding, unsupported_reason
 from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
 from lora_mbpp.models.packing import choose_attention, set_attention
+from lora_mbpp.testing import kernel_difference
 
 TOK = tiny_tokenizer()
 PROMPTS = [t['prompt'] for t in literal_tasks()] + ['', 'é' * 40, 'a\n' * 60]

@@ -18,15 +18,8 @@ from lora_mbpp.reporting.statistics import (
     pass_estimate,
     verdict,
 )
-from lora_mbpp.reporting.tables import (
-    by_rank,
-    check_confounds,
-    compare,
-    comparison_table,
-    finished,
-    simulated_run,
-    simulated_study,
-)
+from lora_mbpp.reporting.tables import by_rank, check_confounds, compare, comparison_table, finished
+from lora_mbpp.testing import simulated_run, simulated_study
 
 MARGIN, STUDIES = PREREGISTRATION['margins'], 1000
 

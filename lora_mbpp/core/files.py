@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['project_root', 'cache_dir', 'shown', 'write_text', 'write_json', 'read_json', 'repair_tail', 'parse_lines',
-           'read_jsonl', 'write_jsonl', 'append_jsonl', 'sha256_file', 'fingerprint']
+           'read_jsonl', 'write_jsonl', 'append_jsonl', 'replace_folder', 'new_folder', 'sha256_file', 'fingerprint']
 
 # %% ../../nbs/core/files.ipynb #files-imports
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import UserError
@@ -142,6 +143,24 @@ def append_jsonl(path: Path | str, records: Iterable[dict]) -> None:
         raise UserError(
             f'cannot append to {shown(path)}: {error.strerror}; what was written before is safe, run again when there is space'
         ) from error
+
+# %% ../../nbs/core/files.ipynb #files-folders
+def replace_folder(finished: Path, target: Path) -> Path:
+    "Rename the folder `finished` to `target`, in place of what was there (same file system); returns `target`."
+    shutil.rmtree(target, ignore_errors=True)
+    finished.rename(target)
+    return target
+
+
+@contextmanager
+def new_folder(target: Path | str) -> Iterator[Path]:
+    "An empty folder to write into; it becomes `target` when the block ends, and stays `target`.saving when it raises."
+    target = Path(target)
+    scratch = target.with_name(target.name + '.saving')
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    yield scratch
+    replace_folder(scratch, target)
 
 # %% ../../nbs/core/files.ipynb #10-cd967610
 def sha256_file(path: Path | str) -> str:

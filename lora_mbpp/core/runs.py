@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PREREGISTRATION', 'group_name', 'run_name', 'data_folder', 'artifacts_folder', 'adapter_dir', 'metrics_file',
-           'preregistration_id', 'update_metrics']
+           'run_info', 'preregistration_id', 'update_metrics']
 
 # %% ../../nbs/core/runs.ipynb #runs-imports
 from pathlib import Path
 
 from .config import PRESETS, Config
+from .environment import in_test
 from .files import fingerprint, project_root, read_json, write_json
 
 # %% ../../nbs/core/runs.ipynb #10-1c574233
@@ -56,6 +57,21 @@ def metrics_file(cfg: Config, run: str, suffix: str = '.json') -> Path:
     "`artifacts/metrics/<run>.json`, or its `.generations.jsonl` and `.results.jsonl`; below `metrics/humaneval/` for that benchmark."
     folder = artifacts_folder(cfg) / 'metrics'
     return (folder if cfg.benchmark == 'mbpp' else folder / cfg.benchmark) / f'{run}{suffix}'
+
+# %% ../../nbs/core/runs.ipynb #runs-info
+def run_info(
+    cfg: Config,
+    run: str,  # its name
+    kind: str,  # `lora`, or `base` or `again` for the model without an adapter
+    adapter: Path | None = None,  # folder of the adapter that is evaluated
+    known: dict | None = None,  # `run_info` as training wrote it
+) -> dict:
+    "What identifies a run: name, preset, kind, model, rank and seed, and whether it is a test run."
+    lora = {'rank': cfg.rank, 'seed': cfg.seed} if kind == 'lora' else {'rank': 0, 'seed': None}
+    if adapter:
+        trained = {k: v for k, v in (known or {}).items() if k in ('preset', 'seed', 'parameters')}
+        lora = {**lora, **trained, 'rank': read_json(Path(adapter) / 'adapter_config.json')['r']}
+    return {'run': run, 'preset': group_name(cfg), 'kind': kind, 'model': cfg.model, 'test_run': in_test(), **lora}
 
 # %% ../../nbs/core/runs.ipynb #10-plan
 PREREGISTRATION = {
