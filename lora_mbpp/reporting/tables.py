@@ -31,7 +31,7 @@ from lora_mbpp.reporting.statistics import (
     pass_estimate,
     verdict,
 )
-from ..tasks.benchmarks import task_order
+from ..tasks.schema import task_order
 
 # %% ../../nbs/reporting/tables.ipynb #26-8827b7f8
 def check_comparable(runs: list[dict]) -> None:

@@ -14,7 +14,7 @@ from ..core.errors import UserError
 from ..core.files import read_jsonl
 from ..evaluate import task_means
 from .tables import by_rank, label_of
-from ..tasks.benchmarks import task_order
+from ..tasks.schema import task_order
 
 # %% ../../nbs/reporting/task_atlas.ipynb #27-8b25bae7
 CLASSES = {
