@@ -34,22 +34,8 @@ from lora_mbpp.core.files import (
     write_json,
     write_jsonl,
 )
-<<<<<<< HEAD
 from .core.runs import artifacts_folder, metrics_file, preregistration_id, run_info, update_metrics
-from lora_mbpp.data import (
-    load_tasks,
-    parsed,
-    prompt_ids,
-    protocol_of,
-    read_table,
-    render_completion,
-    task_set,
-    with_benchmark,
-)
-=======
-from .core.runs import artifacts_folder, group_name, metrics_file, preregistration_id, update_metrics
 from .data import load_tasks
->>>>>>> 7242d38 (Tasks: programs, prompts, schema, loading, decontamination and sources in chapters of their own)
 from lora_mbpp.generation.completions import (
     GenerationRun,
     completion_nll,

@@ -34,14 +34,8 @@ from .core.config import Config, stage_parameters
 from .core.environment import end_with_parent, meta_info, progress
 from .core.errors import UserError
 from .core.files import fingerprint, read_json, shown, write_json
-<<<<<<< HEAD
 from .core.runs import adapter_dir, artifacts_folder, metrics_file, run_info, run_name, update_metrics
-from .data import encode, ensure_data, read_training_rows
-=======
-from .core.runs import adapter_dir, artifacts_folder, metrics_file, run_name, update_metrics
 from .data import ensure_data
-from .evaluate import run_info
->>>>>>> 7242d38 (Tasks: programs, prompts, schema, loading, decontamination and sources in chapters of their own)
 from .generation.completions import completion_nll, mean_nll
 from .models.adapters import is_adapter, load_adapter
 from lora_mbpp.models.loading import (
@@ -65,11 +59,7 @@ from lora_mbpp.models.lora_layers import (
     unfuse_lora_layers,
 )
 from .models.packing import choose_attention, set_attention
-<<<<<<< HEAD
-=======
-from .sandbox.isolation import process_control
 from .tasks.prompts import encode_row, read_training_rows
->>>>>>> 7242d38 (Tasks: programs, prompts, schema, loading, decontamination and sources in chapters of their own)
 from lora_mbpp.training.memory_plan import (
     Layout,
     RunPlan,
