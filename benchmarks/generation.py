@@ -67,7 +67,7 @@ def write_adapter(model_dir: str, rank: int, folder: Path) -> str:
     from safetensors.torch import save_file
     from transformers import AutoConfig
 
-    from lora_mbpp.training.memory_plan import meta_model
+    from lora_mbpp.models.shapes import meta_model
 
     torch.manual_seed(rank)
     model = get_peft_model(
@@ -282,10 +282,11 @@ def limit_of(model_dir: str, batch: int, length: int) -> tuple[float, str]:
     "(new tokens per second that the device could make, what it is reckoned from)"
     import torch
 
-    from lora_mbpp.training.memory_plan import config_of, matrix_rate, shape_of
+    from lora_mbpp.models.shapes import config_of, shape_of
+    from lora_mbpp.training.memory_plan import matrix_rate
 
     config = config_of(model_dir)
-    shape = shape_of(config, torch.bfloat16, False)
+    shape = shape_of(config)
     if not torch.cuda.is_available():
         return matrix_rate('cpu', 'float32') / (2 * (shape.linear + config.vocab_size * shape.hidden)), 'matrix rate'
     width = getattr(config, 'head_dim', None) or config.hidden_size // config.num_attention_heads
@@ -353,7 +354,7 @@ def main() -> int:
     from training import child, write_model
 
     from lora_mbpp.core.environment import package_versions
-    from lora_mbpp.training.memory_plan import config_of
+    from lora_mbpp.models.shapes import config_of
 
     scratch = Path(tempfile.mkdtemp(prefix='generation_'))
     model = Path(args.model_dir or scratch / 'model')

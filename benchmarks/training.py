@@ -409,7 +409,8 @@ def main() -> int:
     from lora_mbpp.core.config import resolve
     from lora_mbpp.core.environment import package_versions
     from lora_mbpp.models.loading import choose_runtime
-    from lora_mbpp.training.memory_plan import config_of, matrix_rate, shape_of
+    from lora_mbpp.models.shapes import config_of, shape_of
+    from lora_mbpp.training.memory_plan import matrix_rate
 
     check_row_options(parser, args)
     scratch = Path(tempfile.mkdtemp(prefix='training_'))
@@ -422,7 +423,7 @@ def main() -> int:
         print(f'{args.shape}: random weights written in {time.perf_counter() - started:.0f} s')
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     dtype = choose_runtime(resolve('mistral-7b', dtype=args.dtype)).dtype
-    shape, rate = shape_of(config_of(str(model)), getattr(torch, dtype), False), matrix_rate(device, dtype)
+    shape, rate = shape_of(config_of(str(model))), matrix_rate(device, dtype)
     limit = rate / (4 * shape.linear)
     name = (
         torch.cuda.get_device_name(0)
