@@ -59,22 +59,9 @@ from lora_mbpp.models.lora_layers import (
     unfuse_lora_layers,
 )
 from .models.packing import choose_attention, set_attention
-<<<<<<< HEAD
-from .tasks.prompts import encode_row, read_training_rows
-from lora_mbpp.training.memory_plan import (
-    Layout,
-    RunPlan,
-    config_of,
-    hold_to,
-    memory_budget,
-    plan_run,
-    run_plan_sentence,
-)
-=======
 from .models.shapes import config_of
-from .sandbox.isolation import process_control
+from .tasks.prompts import encode_row, read_training_rows
 from .training.memory_plan import Layout, RunPlan, hold_to, memory_budget, plan_run, run_plan_sentence
->>>>>>> eee480b (models/shapes: configuration, model without contents and sizes, apart from the plan of a training run, which adds what a layer keeps)
 from .training.sharding import shard_base
 from lora_mbpp.training.trainer import (
     PackedTrainer,

@@ -33,15 +33,10 @@ from .vllm_backend import VLLMServer
 from ..models.loading import Runtime
 from ..models.lora_layers import fused_kernels_unsupported_reason
 from ..models.packing import WAYS, packed_row, shares
-<<<<<<< HEAD
+from ..models.shapes import NF4_BYTES, config_of, shape_of
 from ..tasks.programs import defined_names, parsed
 from ..tasks.prompts import PROTOCOL, encode_row, prompt_ids
 from ..tasks.schema import task_order
-from ..training.memory_plan import NF4_BYTES, config_of, shape_of
-=======
-from ..models.shapes import NF4_BYTES, config_of, shape_of
-from ..tasks.benchmarks import task_order
->>>>>>> eee480b (models/shapes: configuration, model without contents and sizes, apart from the plan of a training run, which adds what a layer keeps)
 
 # %% ../../nbs/generation/completions.ipynb #12-a8c2872b
 FENCE = re.compile(r'^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)', re.M | re.S)
