@@ -16,9 +16,9 @@ from .models.loading import choose_runtime
 
 # %% ../nbs/01_baseline.ipynb #01-2a04e173
 def run_baseline(cfg: Config) -> dict:
-    "Metrics of the untouched model under the settings of `cfg`; measured now, or read back when they exist. With `again`, a second time in smaller batches."
+    "Metrics of the untouched model under the settings of `cfg`; measured now, or read back when they exist. With `repeat_baseline`, a second time in smaller batches."
     metrics = evaluate(cfg, run_name(cfg, base=True))
-    if cfg.again:
+    if cfg.repeat_baseline:
         repeat_baseline(cfg)
     return metrics
 
@@ -34,4 +34,4 @@ def repeat_baseline(cfg: Config) -> dict:
 # %% ../nbs/01_baseline.ipynb #01-30a53641
 def baseline_of(cfg: Config) -> dict:
     "The baseline that an adapter's evaluation under `cfg` is compared with."
-    return run_baseline(replace(cfg, run=None, out_file=None, lora_dir=None, overwrite=False, again=False))
+    return run_baseline(replace(cfg, run=None, out_file=None, lora_dir=None, overwrite=False, repeat_baseline=False))

@@ -60,9 +60,15 @@ def simulated_metrics(rank: int, seed: int, results: list[dict], nll: float) -> 
 
 # %% ../nbs/testing.ipynb #testing-run
 def simulated_run(
-    rank: int, seed: int, share: float, nll: float, n: int = 60, luck: float = 0.3, seed_spread: float = 0.0
+    rank: int,  # 0 is the base model
+    seed: int,
+    share: float,  # of the tasks that pass, about
+    nll: float,  # nats per token, about
+    n: int = 60,  # tasks
+    luck: float = 0.3,  # how much chance decides beside the task, from 0 to 1
+    seed_spread: float = 0.0,  # standard deviation of what a seed adds to share and NLL
 ) -> dict:
-    "Metrics of a run that passes about `share` of `n` tasks, NLL about `nll` nats a token; rank 0 is the base. `luck`: how much chance decides beside the task."
+    "Metrics of a run that never took place."
     tasks_rng, rng = np.random.default_rng(99), np.random.default_rng([rank, seed, 7])
     hard, tokens = tasks_rng.random(n), tasks_rng.integers(20, 200, n)
     shift = rng.normal(0, seed_spread) if seed_spread else 0.0

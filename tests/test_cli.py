@@ -12,6 +12,7 @@ from conftest import ROOT
 from lora_mbpp.cli import build_parser, main
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.files import read_json, read_jsonl
+from lora_mbpp.core.options import config_of, given_values
 
 SEED_OPTIONS = {
     'data': ['--out-dir', '--train-ratio', '--val-ratio', '--test-ratio', '--mbpp-file', '--codealpaca-file'],
@@ -40,9 +41,30 @@ def test_help_names_the_options(command, capsys):
 
 
 def test_help_is_quick_to_import():
-    """`--help` loads neither torch nor transformers."""
-    code = 'import sys; from lora_mbpp.cli import build_parser; build_parser(); sys.exit("torch" in sys.modules or "transformers" in sys.modules)'
+    """`--help` loads neither torch nor transformers nor pandas."""
+    code = """import sys
+from lora_mbpp.cli import build_parser
+build_parser()
+sys.exit(any(name in sys.modules for name in ("torch", "transformers", "pandas", "numpy")))"""
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+def test_old_spellings_work(capsys, tmp_path):
+    """Commands, options and YAML keys that were renamed, for one more version; `--help` says so."""
+    parse = build_parser().parse_args
+    for old, new in (('ladder', 'truncate'), ('curve', 'snapshots')):
+        former, current = parse([old, '--passes']), parse([new, '--run-programs'])
+        assert former.function is current.function and former.run_programs and current.run_programs
+        assert not parse([new]).run_programs
+    for flags in (['--again'], ['--again', 'true'], ['--repeat-baseline']):
+        assert config_of(given_values(parse(['baseline', *flags]), 'baseline')).repeat_baseline is True
+    (tmp_path / 'c.yaml').write_text('again: true\n')
+    args = parse(['baseline', '--config', str(tmp_path / 'c.yaml')])
+    assert given_values(args, 'baseline') == {'repeat_baseline': True}
+    with pytest.raises(SystemExit):
+        parse(['baseline', '--help'])
+    said = ' '.join(capsys.readouterr().out.split())
+    assert 'Old spellings work until version 0.2: ladder, curve, --passes, --again.' in said
 
 
 @pytest.fixture

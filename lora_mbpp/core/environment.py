@@ -54,13 +54,12 @@ def git_sha(folder: Path | None = None) -> str | None:
 
     try:
         head = git('rev-parse', '--short=12', 'HEAD')
-        return (
-            head.stdout.strip() + ('+' if git('status', '--porcelain', '-uno').stdout.strip() else '')
-            if head.returncode == 0
-            else None
-        )
+        if head.returncode:
+            return None
+        changed = git('status', '--porcelain', '-uno').stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return None
+    return head.stdout.strip() + ('+' if changed else '')
 
 
 def meta_info() -> dict:

@@ -44,7 +44,7 @@ def shown(path: Path | str) -> str:
 
 # %% ../../nbs/core/files.ipynb #10-ea6584d5
 def write_text(path: Path | str, text: str) -> Path:
-    "Write `text` atomically (temporary file in the same folder, fsync, rename). Raises `UserError` when the disk refuses."
+    "Write `text` atomically (scratch file beside it, fsync, rename). Raises `UserError` when the disk refuses."
     path = Path(path)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
@@ -141,7 +141,8 @@ def append_jsonl(path: Path | str, records: Iterable[dict]) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise UserError(
-            f'cannot append to {shown(path)}: {error.strerror}; what was written before is safe, run again when there is space'
+            f'cannot append to {shown(path)}: {error.strerror}; what was written before is safe, '
+            'run again when there is space'
         ) from error
 
 # %% ../../nbs/core/files.ipynb #files-folders

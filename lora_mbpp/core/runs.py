@@ -24,17 +24,16 @@ def group_name(cfg: Config) -> str:
 
 # %% ../../nbs/core/runs.ipynb #10-d314c59b
 def run_name(cfg: Config, base: bool = False) -> str:
-    "`starter-r32-s0` (and the tag), or `starter-base` for the untouched model; `cfg.run` overrules both."
+    "`starter-r32-s0` (and the tag), or `starter-base` for the base model; `cfg.run` overrules both."
     if cfg.run:
         return cfg.run
+    if base:
+        return f'{group_name(cfg)}-base'
     given = cfg.output_dir or cfg.lora_dir
-    if given and not base:
+    if given:
         return Path(given).expanduser().resolve().name
-    return (
-        f'{group_name(cfg)}-base'
-        if base
-        else f'{group_name(cfg)}-r{cfg.rank}-s{cfg.seed}' + (f'-{cfg.tag}' if cfg.tag else '')
-    )
+    tag = f'-{cfg.tag}' if cfg.tag else ''
+    return f'{group_name(cfg)}-r{cfg.rank}-s{cfg.seed}{tag}'
 
 # %% ../../nbs/core/runs.ipynb #10-27cc4df8
 def data_folder(cfg: Config) -> Path:
@@ -46,7 +45,7 @@ def artifacts_folder(cfg: Config) -> Path:
     "Folder of `checkpoints/`, `merged/` and `metrics/`."
     return Path(cfg.artifacts_dir).expanduser() if cfg.artifacts_dir else project_root() / 'artifacts'
 
-
+# %% ../../nbs/core/runs.ipynb #runs-files
 def adapter_dir(cfg: Config) -> Path:
     "Folder of the run's adapter in PEFT format."
     given = cfg.lora_dir or cfg.output_dir
@@ -54,7 +53,9 @@ def adapter_dir(cfg: Config) -> Path:
 
 
 def metrics_file(cfg: Config, run: str, suffix: str = '.json') -> Path:
-    "`artifacts/metrics/<run>.json`, or its `.generations.jsonl` and `.results.jsonl`; below `metrics/humaneval/` for that benchmark."
+    """`artifacts/metrics/<run>.json`, or its `.generations.jsonl` and `.results.jsonl`.
+
+    Below `metrics/humaneval/` for that benchmark."""
     folder = artifacts_folder(cfg) / 'metrics'
     return (folder if cfg.benchmark == 'mbpp' else folder / cfg.benchmark) / f'{run}{suffix}'
 
@@ -75,7 +76,7 @@ def run_info(
 
 # %% ../../nbs/core/runs.ipynb #10-plan
 PREREGISTRATION = {
-    'primary endpoint': 'NLL',  # of the reference solutions, nats a token: sensitive, and free of sampling
+    'primary endpoint': 'NLL',  # of the reference solutions, nats per token: sensitive, and free of sampling
     'public endpoint': 'pass@1',
     'margins': {'NLL': 0.01, 'pass@1': 0.05},  # smaller differences do not matter to us
     'alpha': 0.05,  # two-sided, over all comparisons on one endpoint
@@ -92,7 +93,7 @@ def preregistration_id() -> str:
 
 # %% ../../nbs/core/runs.ipynb #10-fa206c77
 def update_metrics(path: Path | str, **sections) -> dict:
-    "Merge sections (`run_info`, `train_info`, `eval_info`, `meta_info`) into a metrics file, atomically; returns the whole."
+    "Merge sections (`run_info`, `train_info`, `eval_info`, `meta_info`) into a metrics file; returns the whole."
     metrics = read_json(path) if Path(path).exists() else {}
     metrics.update(sections)
     write_json(path, metrics)

@@ -106,7 +106,7 @@ def eval_step(cfg: Config, given: dict, trained: Step) -> Step:
 
 def first_steps(cfg: Config, given: dict) -> list[Step]:
     "Data and baseline."
-    again = (str(metrics_file(cfg, run_name(cfg, base=True) + '-again')),) if cfg.again else ()
+    again = (str(metrics_file(cfg, run_name(cfg, base=True) + '-again')),) if cfg.repeat_baseline else ()
     return [
         Step(
             '00_data', '00_data.ipynb', parameters_for('data', cfg, given), (str(data_folder(cfg) / 'manifest.json'),)
