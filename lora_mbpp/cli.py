@@ -68,7 +68,7 @@ def summary(metrics: dict) -> str:
 def cmd_baseline(args) -> int:
     "Zero-shot completions of the base model, and their score."
     from lora_mbpp.baseline import run_baseline
-    from lora_mbpp.data import with_benchmark
+    from lora_mbpp.tasks.loading import with_benchmark
 
     cfg = with_benchmark(config_of(given_values(args, 'baseline')))
     print(summary(run_baseline(cfg)), f'\nmetrics in {shown(metrics_file(cfg, run_name(cfg, base=True)))}')
@@ -87,8 +87,9 @@ def self_check_references(cfg: Config) -> int:
 
 def score_samples(cfg: Config, samples: str) -> int:
     "Score the programs of a samples file."
-    from lora_mbpp.data import load_tasks, read_tasks
+    from lora_mbpp.data import load_tasks
     from lora_mbpp.evaluate import evaluate_samples
+    from lora_mbpp.tasks.loading import read_tasks
 
     tasks = read_tasks(cfg.mbpp_file) if cfg.mbpp_file and cfg.benchmark == 'mbpp' else load_tasks(cfg)
     metrics = evaluate_samples(samples, tasks, cfg)
@@ -105,8 +106,8 @@ def cmd_eval(args) -> int:
         return self_check_references(cfg)
     if args.samples:
         return score_samples(cfg, args.samples)
-    from lora_mbpp.data import with_benchmark
     from lora_mbpp.evaluate import evaluate
+    from lora_mbpp.tasks.loading import with_benchmark
 
     cfg = with_benchmark(cfg)
     metrics = evaluate(cfg, run_name(cfg), adapter_dir(cfg))
