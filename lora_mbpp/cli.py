@@ -17,7 +17,7 @@ from collections.abc import Callable
 from .core.config import STAGES, Config
 from .core.errors import UserError
 from .core.files import shown
-from .core.options import add_options, config_of, given_values
+from .core.options import add_options, config_from, given_values
 from .core.runs import adapter_dir, data_folder, metrics_file, run_name
 
 # %% ../nbs/cli.ipynb #15-772898cc
@@ -25,7 +25,7 @@ def cmd_data(args) -> int:
     "Prepare train.jsonl, val.jsonl, mbpp_test.jsonl and manifest.json."
     from lora_mbpp.data import prepare
 
-    cfg = config_of(given_values(args, 'data'))
+    cfg = config_from(given_values(args, 'data'))
     manifest = prepare(cfg)
     for name, count in manifest['counts'].items():
         print(f'{count:>7} {name}')
@@ -46,7 +46,7 @@ def cmd_train(args) -> int:
     "Train one LoRA or QLoRA adapter."
     from lora_mbpp.train import train
 
-    cfg = config_of(given_values(args, 'train'))
+    cfg = config_from(given_values(args, 'train'))
     info = train(cfg)['train_info']
     if int(os.environ.get('RANK', 0)):
         return 0
@@ -70,7 +70,7 @@ def cmd_baseline(args) -> int:
     from lora_mbpp.baseline import run_baseline
     from lora_mbpp.tasks.loading import with_benchmark
 
-    cfg = with_benchmark(config_of(given_values(args, 'baseline')))
+    cfg = with_benchmark(config_from(given_values(args, 'baseline')))
     print(summary(run_baseline(cfg)), f'\nmetrics in {shown(metrics_file(cfg, run_name(cfg, base=True)))}')
     return 0
 
@@ -99,7 +99,7 @@ def score_samples(cfg: Config, samples: str) -> int:
 # %% ../nbs/cli.ipynb #cli-eval
 def cmd_eval(args) -> int:
     "Completions of an adapter, or existing programs, and their score; or a check of the reference solutions."
-    cfg = config_of(given_values(args, 'eval'))
+    cfg = config_from(given_values(args, 'eval'))
     if args.self_check and args.samples:
         raise UserError('--self-check judges reference solutions, --samples your programs: give one of them')
     if args.self_check:
@@ -126,7 +126,7 @@ def cmd_truncate(args) -> int:
     "Cut a trained adapter to every smaller rank by its singular values, and score each."
     from lora_mbpp.reporting.rank_truncation import run_rank_truncation
 
-    for record in run_rank_truncation(config_of(given_values(args, 'eval')), args.run_programs):
+    for record in run_rank_truncation(config_from(given_values(args, 'eval')), args.run_programs):
         print(scored(record, f"rank {record['rank']} of {record['of']}"))
     return 0
 
@@ -135,7 +135,7 @@ def cmd_snapshots(args) -> int:
     "Score the snapshots that a run kept on its way."
     from lora_mbpp.reporting.rank_truncation import score_snapshots
 
-    for record in score_snapshots(config_of(given_values(args, 'eval')), args.run_programs):
+    for record in score_snapshots(config_from(given_values(args, 'eval')), args.run_programs):
         print(scored(record, f"step {record['step']}, {record['target_tokens']:,} target tokens"))
     return 0
 
@@ -163,7 +163,7 @@ def cmd_plan(args) -> int:
     from lora_mbpp.train import plan_study
     from lora_mbpp.training.memory_plan import as_table
 
-    cfg = config_of(given_values(args, 'data', 'train'))
+    cfg = config_from(given_values(args, 'data', 'train'))
     plans, basis = plan_study(cfg, whole_numbers(args.ranks, 'ranks'))
     table = pd.DataFrame(as_table(plans), dtype=object).set_index('rank').T
     print(f'{cfg.model}: {basis}', '', table.to_string(), sep='\n')
@@ -178,7 +178,7 @@ def cmd_sweep(args) -> int:
     given = given_values(args, *STAGES)
     if lrs and 'lr' in given:
         raise UserError('--lr is one learning rate, --lrs a search: give one of them')
-    cfg = config_of(given)
+    cfg = config_from(given)
     given = {name: getattr(cfg, name) for name in given if name != 'preset'}
     from lora_mbpp.experiments.sweep import sweep
 
@@ -190,7 +190,7 @@ def cmd_report(args) -> int:
     "HTML pages and index page anew, from the reports that are there."
     from lora_mbpp.experiments.sweep import rebuild
 
-    print(f"\nreports: {shown(rebuild(config_of(given_values(args, 'analysis')), args.reports_dir))}")
+    print(f"\nreports: {shown(rebuild(config_from(given_values(args, 'analysis')), args.reports_dir))}")
     return 0
 
 # %% ../nbs/cli.ipynb #cli-command

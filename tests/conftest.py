@@ -9,6 +9,11 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')  # no test needs a model hub
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted(
+    path
+    for path in (ROOT / 'nbs').rglob('*.ipynb')
+    if not path.name.startswith(('out_', '.', '_')) and '.ipynb_checkpoints' not in path.parts
+)
 
 
 def published(name: str) -> Path:

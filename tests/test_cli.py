@@ -12,7 +12,7 @@ from conftest import ROOT
 from lora_mbpp.cli import build_parser, main
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.files import read_json, read_jsonl
-from lora_mbpp.core.options import config_of, given_values
+from lora_mbpp.core.options import config_from, given_values
 
 SEED_OPTIONS = {
     'data': ['--out-dir', '--train-ratio', '--val-ratio', '--test-ratio', '--mbpp-file', '--codealpaca-file'],
@@ -57,7 +57,7 @@ def test_old_spellings_work(capsys, tmp_path):
         assert former.function is current.function and former.run_programs and current.run_programs
         assert not parse([new]).run_programs
     for flags in (['--again'], ['--again', 'true'], ['--repeat-baseline']):
-        assert config_of(given_values(parse(['baseline', *flags]), 'baseline')).repeat_baseline is True
+        assert config_from(given_values(parse(['baseline', *flags]), 'baseline')).repeat_baseline is True
     (tmp_path / 'c.yaml').write_text('again: true\n')
     args = parse(['baseline', '--config', str(tmp_path / 'c.yaml')])
     assert given_values(args, 'baseline') == {'repeat_baseline': True}

@@ -5,20 +5,15 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import papermill
 import pytest
-from conftest import ROOT
+from conftest import NOTEBOOKS, ROOT
 from nbdev.test import test_nb as run_notebook
 
+from lora_mbpp.core.config import STAGES as CONFIG_STAGES
 from lora_mbpp.core.config import Config, stage_parameters
 
-NOTEBOOKS = sorted(
-    p
-    for p in (ROOT / 'nbs').rglob('*.ipynb')
-    if not p.name.startswith(('out_', '.', '_')) and '.ipynb_checkpoints' not in p.parts
-)
 STAGES = {
     'data': '00_data',
     'baseline': '01_baseline',
@@ -35,12 +30,33 @@ def test_notebook_runs(path, monkeypatch):
     assert passed
 
 
+def cells_of(stage):
+    return json.loads((ROOT / 'nbs' / f'{STAGES[stage]}.ipynb').read_text(encoding='utf-8'))['cells']
+
+
 @pytest.mark.parametrize('stage', STAGES)
 def test_parameters_cell_matches_config(stage):
-    """The parameters cell, the command line and Config know the same names, each with a comment."""
+    """The parameters cell, the command line and Config know the same names, each with a comment and a plain value."""
     found = papermill.inspect_notebook(str(ROOT / 'nbs' / f'{STAGES[stage]}.ipynb'))
-    assert set(found) == set(stage_parameters(stage))
+    assert found.keys() == stage_parameters(stage).keys()
     assert all(p['help'] for p in found.values())
+    for name, p in found.items():
+        value = ast.literal_eval(p['default'])
+        assert value is None or value == Config.__dataclass_fields__[name].default, name
+
+
+@pytest.mark.parametrize('stage', STAGES)
+def test_stage_takes_all_values_of_its_parameters_cell(stage):
+    """One call, by name, right below: nothing is left out and nothing is repeated."""
+    texts = [''.join(cell['source']) for cell in cells_of(stage)]
+    tagged = next(i for i, cell in enumerate(cells_of(stage)) if 'parameters' in cell['metadata'].get('tags', []))
+    calls = [(i, line) for i, text in enumerate(texts) for line in text.splitlines() if 'stage_config(' in line]
+    assert calls == [(tagged + 2, f"cfg = stage_config('{stage}', globals())")]  # papermill's own cell lies between
+
+
+def test_every_parameter_belongs_to_a_stage():
+    assert {name for stage in STAGES for name in stage_parameters(stage)} == Config.__dataclass_fields__.keys()
+    assert tuple(STAGES) == CONFIG_STAGES
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT / 'nbs').with_suffix('').as_posix())
