@@ -31,7 +31,9 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from . import isolation as jail, windows_job as winjob, worker as guest
+from . import isolation as jail
+from . import windows_job as winjob
+from . import worker as guest
 from .worker import Channel, encode
 
 # %% ../../nbs/sandbox/engines.ipynb #19-4defb947
