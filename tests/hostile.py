@@ -1,12 +1,15 @@
 """Programs for judges of programs: hostile ones that may never pass, honest ones that must. Plain data, no imports.
 
-Every hostile program tries to be judged 'passed' without adding anything, to do harm, or to survive. They show harm like this:
+Every hostile program tries to be judged 'passed' without adding anything, to do harm, or to survive. They show harm
+like this:
 * `@LOOT@` stands for an empty folder where nothing may appear;
 * `@SECRET@` for a file whose content may neither be read (the program prints it) nor change;
 * `@PORT@` for a listening TCP port of 127.0.0.1 that may see no connection;
-* a program that got hold of something it should not have prints LEAK, one that got a power it should not have prints HARM;
+* a program that got hold of something it should not have prints LEAK, one that got a power that it should not have
+  prints HARM;
 * a program that finds the expected values starts to add: it is then judged 'passed', which no test here allows.
-`tests/bait.py` puts real things in the places of the placeholders. `DANGEROUS` names what must never run without a sandbox."""
+`tests/bait.py` puts real things in the places of the placeholders. `DANGEROUS` names what must never run without a
+sandbox."""
 
 PLEDGE = '\ndef add(a, b): return 7  # an answer that is never right\n'
 RIGHT = 'def add(a, b): return a + b'
@@ -59,7 +62,8 @@ HOSTILE |= {  # leave early, in the hope that leaving is passing
     'exit in a thread': ('import os, threading\nthreading.Thread(target=os._exit, args=(0,)).start()' + PLEDGE, FAILS),
     'atexit': ('import atexit, os\natexit.register(os._exit, 0)' + PLEDGE, WRONG),
     'SystemExit in __repr__': (
-        'class C:\n  def __repr__(s): raise SystemExit(0)\n  __str__ = __eq__ = __hash__ = __bool__ = __repr__\ndef add(a, b): return C()',
+        'class C:\n  def __repr__(s): raise SystemExit(0)\n  __str__ = __eq__ = __hash__ = __bool__ = __repr__\n'
+        'def add(a, b): return C()',
         FAILS,
     ),
     'SystemExit in __del__': (
@@ -112,8 +116,8 @@ HOSTILE |= {  # hooks that run when something else goes wrong
         FAILS,
     ),
     'trace function': (
-        'import sys\ndef t(frame, event, arg):\n  if "value" in frame.f_locals: frame.f_locals["value"] = 23\n  return t\nsys.settrace(t)'
-        + PLEDGE,
+        'import sys\ndef t(frame, event, arg):\n  if "value" in frame.f_locals: frame.f_locals["value"] = 23\n'
+        '  return t\nsys.settrace(t)' + PLEDGE,
         FAILS | {'no_entry_point'},
     ),
     'profile function': (
@@ -132,12 +136,13 @@ HOSTILE |= {  # hooks that run when something else goes wrong
         FAILS,
     ),
     'trace in every thread': (
-        'import threading, sys, os\nthreading.settrace(lambda *a: os._exit(0))\nthreading.setprofile(lambda *a: os._exit(0))'
-        + PLEDGE,
+        'import threading, sys, os\nthreading.settrace(lambda *a: os._exit(0))\n'
+        'threading.setprofile(lambda *a: os._exit(0))' + PLEDGE,
         FAILS,
     ),
     'warnings hook': (
-        'import warnings, os\nwarnings.showwarning = lambda *a, **k: os._exit(0)\ndef add(a, b):\n  warnings.warn("x"); return 7',
+        'import warnings, os\nwarnings.showwarning = lambda *a, **k: os._exit(0)\ndef add(a, b):\n'
+        '  warnings.warn("x"); return 7',
         FAILS,
     ),
     'breakpoint hook': (
@@ -148,11 +153,13 @@ HOSTILE |= {  # hooks that run when something else goes wrong
 
 HOSTILE |= {  # values that lie about themselves
     'equal to everything': (
-        'class Yes:\n  def __eq__(self, o): return True\n  def __bool__(self): return True\ndef add(a, b): return Yes()',
+        'class Yes:\n  def __eq__(self, o): return True\n  def __bool__(self): return True\n'
+        'def add(a, b): return Yes()',
         WRONG,
     ),
     'equal by metaclass': (
-        'class M(type):\n  def __eq__(c, o): return True\n  __hash__ = None\nclass C(metaclass=M): pass\ndef add(a, b): return C',
+        'class M(type):\n  def __eq__(c, o): return True\n  __hash__ = None\nclass C(metaclass=M): pass\n'
+        'def add(a, b): return C',
         WRONG,
     ),
     'int that is equal to everything': (
@@ -180,15 +187,18 @@ HOSTILE |= {  # values that lie about themselves
         WRONG,
     ),
     'list that is equal to everything': (
-        'class L(list):\n  def __eq__(s, o): return True\n  def __iter__(s): return iter([23])\n  def __len__(s): return 1\ndef add(a, b): return L([7])',
+        'class L(list):\n  def __eq__(s, o): return True\n  def __iter__(s): return iter([23])\n'
+        '  def __len__(s): return 1\ndef add(a, b): return L([7])',
         WRONG,
     ),
     'tuple that is equal to everything': (
-        'class T(tuple):\n  def __eq__(s, o): return True\n  __hash__ = tuple.__hash__\n  def __getitem__(s, i): return 23\ndef add(a, b): return T((7,))',
+        'class T(tuple):\n  def __eq__(s, o): return True\n  __hash__ = tuple.__hash__\n'
+        '  def __getitem__(s, i): return 23\ndef add(a, b): return T((7,))',
         WRONG,
     ),
     'set that is equal to everything': (
-        'class S(set):\n  def __eq__(s, o): return True\n  def __contains__(s, o): return True\n  __le__ = __ge__ = __eq__\ndef add(a, b): return S({7})',
+        'class S(set):\n  def __eq__(s, o): return True\n  def __contains__(s, o): return True\n'
+        '  __le__ = __ge__ = __eq__\ndef add(a, b): return S({7})',
         WRONG,
     ),
     'dict that grows while read': (
@@ -196,11 +206,13 @@ HOSTILE |= {  # values that lie about themselves
         WRONG,
     ),
     'dict that is equal to everything': (
-        'class D(dict):\n  def __eq__(s, o): return True\n  def __getitem__(s, k): return 23\n  __missing__ = __getitem__\n  keys = lambda s: ["int"]\ndef add(a, b): return D(x=7)',
+        'class D(dict):\n  def __eq__(s, o): return True\n  def __getitem__(s, k): return 23\n'
+        '  __missing__ = __getitem__\n  keys = lambda s: ["int"]\ndef add(a, b): return D(x=7)',
         WRONG,
     ),
     'claims to be an int': (
-        'class C:\n  __class__ = int\n  def __eq__(s, o): return True\n  def __int__(s): return 23\ndef add(a, b): return C()',
+        'class C:\n  __class__ = int\n  def __eq__(s, o): return True\n  def __int__(s): return 23\n'
+        'def add(a, b): return C()',
         WRONG,
     ),
     '__class__ by property': (
@@ -214,7 +226,8 @@ HOSTILE |= {  # values that lie about themselves
     ),
     'metaclass says it is an int': (
         'class M(type):\n  def __instancecheck__(c, o): return True\n  def __subclasscheck__(c, o): return True\n'
-        '  mro = lambda c: [c, object]\nclass C(metaclass=M):\n  def __eq__(s, o): return True\ndef add(a, b): return C()',
+        '  mro = lambda c: [c, object]\nclass C(metaclass=M):\n  def __eq__(s, o): return True\n'
+        'def add(a, b): return C()',
         WRONG,
     ),
     'type name that raises': (
@@ -222,26 +235,31 @@ HOSTILE |= {  # values that lie about themselves
         FAILS,
     ),
     'type name that is a lying str': (
-        'class S(str):\n  def __getitem__(s, i): return "[\\"int\\",\\"0x17\\"]"\n  encode = lambda s, *a: b"17"\nclass C: pass\n'
+        'class S(str):\n  def __getitem__(s, i): return "[\\"int\\",\\"0x17\\"]"\n'
+        '  encode = lambda s, *a: b"17"\nclass C: pass\n'
         'try: C.__name__ = S("int")\nexcept TypeError: pass\ndef add(a, b): return C()',
         WRONG,
     ),
     'endless type name': ('C = type("int" * 10**6, (), {})\ndef add(a, b): return C()', WRONG),
     'equal by reflection': (
-        'class C(int):\n  def __ne__(s, o): return False\n  def __eq__(s, o): return True\n  __req__ = __eq__\n  __hash__ = None\ndef add(a, b): return C()',
+        'class C(int):\n  def __ne__(s, o): return False\n  def __eq__(s, o): return True\n  __req__ = __eq__\n'
+        '  __hash__ = None\ndef add(a, b): return C()',
         WRONG,
     ),
     'ABC registered as int': (
-        'import numbers\n@numbers.Integral.register\nclass C:\n  def __eq__(s, o): return True\n  __int__ = __index__ = lambda s: 23\ndef add(a, b): return C()',
+        'import numbers\n@numbers.Integral.register\nclass C:\n  def __eq__(s, o): return True\n'
+        '  __int__ = __index__ = lambda s: 23\ndef add(a, b): return C()',
         WRONG,
     ),
     'answers every attribute': (
-        'class C:\n  def __getattr__(s, n): return s\n  def __call__(s, *a, **k): return s\n  def __eq__(s, o): return True\n  __iter__ = None\ndef add(a, b): return C()',
+        'class C:\n  def __getattr__(s, n): return s\n  def __call__(s, *a, **k): return s\n'
+        '  def __eq__(s, o): return True\n  __iter__ = None\ndef add(a, b): return C()',
         WRONG,
     ),
     'mock': ('def add(a, b):\n  from unittest.mock import MagicMock, ANY\n  return ANY', FAILS),
     'bool that is an int': (
-        'class B(int):\n  def __new__(c): return int.__new__(c, 7)\n  __bool__ = lambda s: True\n  __xor__ = __sub__ = lambda s, o: 0\ndef add(a, b): return B()',
+        'class B(int):\n  def __new__(c): return int.__new__(c, 7)\n  __bool__ = lambda s: True\n'
+        '  __xor__ = __sub__ = lambda s, o: 0\ndef add(a, b): return B()',
         WRONG,
     ),
     'dict with keys that lie': (
@@ -249,11 +267,13 @@ HOSTILE |= {  # values that lie about themselves
         WRONG,
     ),
     'dict with keys that never hash': (
-        'class K(int):\n  n = 0\n  def __hash__(s):\n    while K.n: pass\n    return 1\ndef add(a, b):\n  d = {K(1): 7}; K.n = 1; return d',
+        'class K(int):\n  n = 0\n  def __hash__(s):\n    while K.n: pass\n    return 1\ndef add(a, b):\n'
+        '  d = {K(1): 7}; K.n = 1; return d',
         WRONG | TIMEOUT,
     ),
     'key that exits when compared': (
-        'import os\nclass K(str):\n  __hash__ = lambda s: 1\n  def __eq__(s, o): os._exit(0)\ndef add(a, b): return {K("a"): 7}',
+        'import os\nclass K(str):\n  __hash__ = lambda s: 1\n  def __eq__(s, o): os._exit(0)\n'
+        'def add(a, b): return {K("a"): 7}',
         FAILS,
     ),
     'hostile exception': ('class E(Exception):\n  def __str__(s): raise SystemExit\ndef add(a, b): raise E', ERROR),
@@ -262,7 +282,8 @@ HOSTILE |= {  # values that lie about themselves
         ERROR,
     ),
     'exception whose class lies': (
-        'class M(type):\n  @property\n  def __name__(c):\n    import os; os._exit(0)\nclass E(Exception, metaclass=M): pass\ndef add(a, b): raise E',
+        'class M(type):\n  @property\n  def __name__(c):\n    import os; os._exit(0)\n'
+        'class E(Exception, metaclass=M): pass\ndef add(a, b): raise E',
         FAILS,
     ),
     'MemoryError by hand': ('def add(a, b): raise MemoryError', MEMORY | ERROR),
@@ -284,7 +305,8 @@ HOSTILE |= {  # values that lie about themselves
     'frame as a value': ('import sys\ndef add(a, b): return sys._getframe(1)', WRONG),
     'module as a value': ('import sys\ndef add(a, b): return sys.modules', WRONG | MEMORY),
     'pickle that runs code': (
-        'import os\nclass P:\n  def __reduce__(s): return os._exit, (0,)\n  def __repr__(s): return "23"\ndef add(a, b): return P()',
+        'import os\nclass P:\n  def __reduce__(s): return os._exit, (0,)\n  def __repr__(s): return "23"\n'
+        'def add(a, b): return P()',
         WRONG,
     ),
     'text that is code': ('def add(a, b): return "__import__(\'os\')._exit(0) or 23"', WRONG),
@@ -322,18 +344,19 @@ HOSTILE |= {  # change the machinery that runs beside them
     ),
     'patched modules': ('import sys\nfor m in list(sys.modules): sys.modules[m] = None' + PLEDGE, FAILS),
     'another __main__': (
-        'import sys, types\nm = types.ModuleType("__main__"); m.add = lambda a, b: a + b\nm.verdict = m.result = "passed"\n'
+        'import sys, types\nm = types.ModuleType("__main__"); m.add = lambda a, b: a + b\n'
+        'm.verdict = m.result = "passed"\n'
         'sys.modules["__main__"] = m' + PLEDGE,
         FAILS,
     ),
     'patched __main__': (
-        'import __main__\nfor n in list(vars(__main__)):\n  if not n.startswith("__"): setattr(__main__, n, lambda *a, **k: True)'
-        + PLEDGE,
+        'import __main__\nfor n in list(vars(__main__)):\n'
+        '  if not n.startswith("__"): setattr(__main__, n, lambda *a, **k: True)' + PLEDGE,
         CONTAINED,
     ),
     'patched json and pickle': (
-        'import json, pickle, marshal\nfor m in (json, pickle, marshal):\n  m.dumps = m.loads = lambda *a, **k: b\'["bool","1"]\''
-        + PLEDGE,
+        'import json, pickle, marshal\nfor m in (json, pickle, marshal):\n'
+        '  m.dumps = m.loads = lambda *a, **k: b\'["bool","1"]\'' + PLEDGE,
         FAILS,
     ),
     'patched operators': (
@@ -369,9 +392,11 @@ def add(a, b):
     'code of every function': (
         '''
 import gc, types
+names = ('encode', 'walk', 'tagged', 'answer', 'reply', 'dump', 'dumps', 'pack', 'send')
+names += ('encode_value', 'encode_exception', 'run_piece', 'reply_to')
 def add(a, b):
     for thing in gc.get_objects():
-        if type(thing) is types.FunctionType and thing.__name__ in ('encode', 'walk', 'tagged', 'answer', 'reply', 'dump', 'dumps', 'pack', 'send'):
+        if type(thing) is types.FunctionType and thing.__name__ in names:
             try: thing.__code__ = (lambda *a, **k: '["int","0x17"]').__code__
             except (ValueError, AttributeError): pass
     return 7''',
@@ -393,11 +418,13 @@ def add(a, b):
         STOPPED | {'harness_error'},
     ),
     'bytecode that returns rubbish': (
-        'def add(a, b): return a\nc = add.__code__\nadd.__code__ = c.replace(co_code=c.co_code[:2] + bytes([83, 0]) * 8, co_stacksize=1)',
+        'def add(a, b): return a\nc = add.__code__\n'
+        'add.__code__ = c.replace(co_code=c.co_code[:2] + bytes([83, 0]) * 8, co_stacksize=1)',
         STOPPED,
     ),
     'bytecode with huge constants': (
-        'def add(a, b): return 7\nadd.__code__ = add.__code__.replace(co_consts=(), co_names=(), co_varnames=("a", "b"))',
+        'def add(a, b): return 7\n'
+        'add.__code__ = add.__code__.replace(co_consts=(), co_names=(), co_varnames=("a", "b"))',
         STOPPED,
     ),
     'int cache by ctypes': (
@@ -410,42 +437,49 @@ def add(a, b):
     ),
     'zeroes its own heap': ('import ctypes\ndef add(a, b): ctypes.memset(id(add) & ~0xfff, 0, 65536)', STOPPED),
     'writable code by mprotect': (
-        'import ctypes\ndef add(a, b):\n  libc = ctypes.CDLL(None)\n  page = ctypes.cast(libc.write, ctypes.c_void_p).value & ~0xfff\n'
+        'import ctypes\ndef add(a, b):\n  libc = ctypes.CDLL(None)\n'
+        '  page = ctypes.cast(libc.write, ctypes.c_void_p).value & ~0xfff\n'
         '  libc.mprotect(ctypes.c_void_p(page), 4096, 7)\n  ctypes.memset(page, 0xc3, 4096)\n  return 7',
         STOPPED,
     ),
     'async exception in the runner': (
-        'import ctypes, threading\nctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.main_thread().ident), ctypes.py_object(SystemExit))'
-        + PLEDGE,
+        'import ctypes, threading\n'
+        'ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.main_thread().ident), '
+        'ctypes.py_object(SystemExit))' + PLEDGE,
         CONTAINED,
     ),
     'interrupts the main thread': ('import _thread\ndef add(a, b): _thread.interrupt_main(); return 7', FAILS),
     'pending signal for the runner': (
-        'import signal\nsignal.signal(signal.SIGALRM, lambda *a: (_ for _ in ()).throw(SystemExit(0)))\nsignal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)'
-        + PLEDGE,
+        'import signal\nsignal.signal(signal.SIGALRM, lambda *a: (_ for _ in ()).throw(SystemExit(0)))\n'
+        'signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)' + PLEDGE,
         CONTAINED,
     ),
     'recursion limit of one': (
-        'import sys\ndef add(a, b):\n  for n in range(1, 200):\n    try: sys.setrecursionlimit(n)\n    except RecursionError: pass\n    else: break\n  return 7',
+        'import sys\ndef add(a, b):\n  for n in range(1, 200):\n    try: sys.setrecursionlimit(n)\n'
+        '    except RecursionError: pass\n    else: break\n  return 7',
         FAILS,
     ),
     'switches the collector off and on': (
-        'import gc\nclass C:\n  def __del__(s): s.me = s; keep.append(s); raise SystemExit\nkeep = []\ndef add(a, b):\n  c = C(); c.me = c; del c; gc.collect(); return 7',
+        'import gc\nclass C:\n  def __del__(s): s.me = s; keep.append(s); raise SystemExit\nkeep = []\n'
+        'def add(a, b):\n  c = C(); c.me = c; del c; gc.collect(); return 7',
         FAILS,
     ),
     'no switch of threads': (
-        'import sys, threading\nsys.setswitchinterval(1000)\ndef spin():\n  while True: pass\nthreading.Thread(target=spin, daemon=True).start()'
-        + PLEDGE,
+        'import sys, threading\nsys.setswitchinterval(1000)\ndef spin():\n  while True: pass\n'
+        'threading.Thread(target=spin, daemon=True).start()' + PLEDGE,
         WRONG | ERROR | TIMEOUT,
     ),
     'its own codec': (
-        'import codecs\ncodecs.register(lambda name: (lambda *a: (b"23", 1),) * 4)\ncodecs.register_error("surrogatepass", lambda e: ("", e.end))'
-        + PLEDGE,
+        'import codecs\ncodecs.register(lambda name: (lambda *a: (b"23", 1),) * 4)\n'
+        'codecs.register_error("surrogatepass", lambda e: ("", e.end))' + PLEDGE,
         FAILS,
     ),
 }
 
-FORGED = "(b'done [\"bool\",\"1\"]', b'done [\"int\",\"0x17\"]', b'done null', b'passed null', b'ready null', b'{\"verdict\": \"passed\"}', b'passed')"
+FORGED = (
+    "(b'done [\"bool\",\"1\"]', b'done [\"int\",\"0x17\"]', b'done null', b'passed null', b'ready null', "
+    "b'{\"verdict\": \"passed\"}', b'passed')"
+)
 
 HOSTILE |= {  # forged messages, in the present protocol and in others
     'printed markers': (
@@ -489,8 +523,10 @@ for reply in {FORGED}:
         STOPPED | {'no_entry_point'},
     ),
     'forged pickles': (
-        'import os, pickle\nfor value in (True, 23, ("passed", None), {"verdict": "passed"}):\n  data = pickle.dumps(value)\n'
-        '  for fd in range(3, 64):\n    try: os.write(fd, data); os.write(fd, len(data).to_bytes(4, "big") + data)\n    except OSError: pass'
+        'import os, pickle\nfor value in (True, 23, ("passed", None), {"verdict": "passed"}):\n'
+        '  data = pickle.dumps(value)\n'
+        '  for fd in range(3, 64):\n'
+        '    try: os.write(fd, data); os.write(fd, len(data).to_bytes(4, "big") + data)\n    except OSError: pass'
         + PLEDGE,
         STOPPED | {'no_entry_point'},
     ),
@@ -522,25 +558,29 @@ threading.Thread(target=shout, daemon=True).start()'''
         CONTAINED,
     ),
     'huge lengths': (
-        'import os\nfor fd in range(3, 64):\n  for head in (b"ffffffff", b"\\xff" * 8, b"\\x7f\\xff\\xff\\xff", b"9" * 5000 + b"\\n"):\n    try: os.write(fd, head)\n    except OSError: pass'
-        + PLEDGE,
+        'import os\nfor fd in range(3, 64):\n'
+        '  for head in (b"ffffffff", b"\\xff" * 8, b"\\x7f\\xff\\xff\\xff", b"9" * 5000 + b"\\n"):\n'
+        '    try: os.write(fd, head)\n    except OSError: pass' + PLEDGE,
         STOPPED,
     ),
     'half a frame': (
-        'import os\nfor fd in range(3, 64):\n  try: os.write(fd, b"000000ffdone")\n  except OSError: pass\nimport time; time.sleep(1000)',
+        'import os\nfor fd in range(3, 64):\n  try: os.write(fd, b"000000ffdone")\n  except OSError: pass\n'
+        'import time; time.sleep(1000)',
         STOPPED,
     ),
     'one byte at a time': (
-        'import os, time\nwhile True:\n  for fd in range(3, 64):\n    try: os.write(fd, b"0")\n    except OSError: pass\n  time.sleep(0.01)',
+        'import os, time\nwhile True:\n  for fd in range(3, 64):\n    try: os.write(fd, b"0")\n'
+        '    except OSError: pass\n  time.sleep(0.01)',
         STOPPED,
     ),
     'endless frame': (
-        'import os\nwhile True:\n  for fd in range(3, 64):\n    try: os.write(fd, b"00ffffff" * 1000)\n    except OSError: pass',
+        'import os\nwhile True:\n  for fd in range(3, 64):\n    try: os.write(fd, b"00ffffff" * 1000)\n'
+        '    except OSError: pass',
         STOPPED,
     ),
     'deep JSON': (
-        'import os\nfor fd in range(3, 64):\n  try: os.write(fd, b"000186a5done " + b"[" * 100000)\n  except OSError: pass'
-        + PLEDGE,
+        'import os\nfor fd in range(3, 64):\n  try: os.write(fd, b"000186a5done " + b"[" * 100000)\n'
+        '  except OSError: pass' + PLEDGE,
         STOPPED,
     ),
     'rubbish on every descriptor': (
@@ -557,7 +597,8 @@ threading.Thread(target=shout, daemon=True).start()'''
         STOPPED,
     ),
     'answers itself by a pipe': (
-        'import os\nr, w = os.pipe()\nfor fd in range(3, 12):\n  if fd not in (r, w):\n    try: os.dup2(r, fd)\n    except OSError: pass\n'
+        'import os\nr, w = os.pipe()\nfor fd in range(3, 12):\n  if fd not in (r, w):\n    try: os.dup2(r, fd)\n'
+        '    except OSError: pass\n'
         'os.write(w, b"00000011value (2+3)"[:19] * 9)' + PLEDGE,
         STOPPED,
     ),
@@ -566,19 +607,21 @@ threading.Thread(target=shout, daemon=True).start()'''
         CONTAINED | TIMEOUT,
     ),
     'seeks and truncates the channel': (
-        'import os\nfor fd in range(64):\n  for f in (lambda: os.lseek(fd, 0, 0), lambda: os.ftruncate(fd, 0)):\n    try: f()\n    except OSError: pass'
-        + PLEDGE,
+        'import os\nfor fd in range(64):\n  for f in (lambda: os.lseek(fd, 0, 0), lambda: os.ftruncate(fd, 0)):\n'
+        '    try: f()\n    except OSError: pass' + PLEDGE,
         CONTAINED,
     ),
     'sends descriptors': (
         attempt(
-            'import socket, os, array\nfor fd in range(3, 16):\n  try:\n    s = socket.socket(fileno=os.dup(fd))\n    s.sendmsg([b"done null"], [(1, 1, array.array("i", [0, 1, 2]))])\n  except OSError: pass'
+            'import socket, os, array\nfor fd in range(3, 16):\n  try:\n'
+            '    s = socket.socket(fileno=os.dup(fd))\n'
+            '    s.sendmsg([b"done null"], [(1, 1, array.array("i", [0, 1, 2]))])\n  except OSError: pass'
         ),
         STOPPED,
     ),
     'reads the questions': (
-        'import os, select\nfor fd in range(3, 64):\n  try:\n    while select.select([fd], [], [], 0)[0]:\n      if not os.read(fd, 100): break\n  except OSError: pass'
-        + PLEDGE,
+        'import os, select\nfor fd in range(3, 64):\n  try:\n    while select.select([fd], [], [], 0)[0]:\n'
+        '      if not os.read(fd, 100): break\n  except OSError: pass' + PLEDGE,
         FAILS | TIMEOUT,
     ),
     'reads the questions before the runner': (
@@ -608,13 +651,13 @@ for thing in gc.get_objects():
         STOPPED | {'no_entry_point'},
     ),
     'standard streams of its own': (
-        'import sys, io\nclass S(io.StringIO):\n  def write(s, t): raise SystemExit(0)\n  flush = lambda s: (_ for _ in ()).throw(SystemExit(0))\nsys.stdout = sys.stderr = sys.stdin = S()'
-        + PLEDGE,
+        'import sys, io\nclass S(io.StringIO):\n  def write(s, t): raise SystemExit(0)\n'
+        '  flush = lambda s: (_ for _ in ()).throw(SystemExit(0))\nsys.stdout = sys.stderr = sys.stdin = S()' + PLEDGE,
         FAILS,
     ),
     'flush that never ends': (
-        'import sys, io\nclass S(io.StringIO):\n  def flush(s):\n    while True: pass\nsys.stdout = sys.stderr = sys.__stdout__ = S()'
-        + PLEDGE,
+        'import sys, io\nclass S(io.StringIO):\n  def flush(s):\n    while True: pass\n'
+        'sys.stdout = sys.stderr = sys.__stdout__ = S()' + PLEDGE,
         WRONG | ERROR | TIMEOUT,
     ),
 }
@@ -687,7 +730,8 @@ for pid in (os.getppid(), int(open(f'/proc/{os.getppid()}/stat').read().rsplit('
     ),
     'writes the memory of its parent': (
         attempt(
-            'import os\nwith open(f"/proc/{os.getppid()}/mem", "r+b", buffering=0): print("HARM memory of the judge opened")'
+            'import os\n'
+            'with open(f"/proc/{os.getppid()}/mem", "r+b", buffering=0): print("HARM memory of the judge opened")'
         ),
         CONTAINED,
     ),
@@ -698,19 +742,22 @@ buffer = ctypes.create_string_buffer(64)
 class iovec(ctypes.Structure): _fields_ = [('base', ctypes.c_void_p), ('len', ctypes.c_size_t)]
 line = next(line for line in open(f'/proc/{os.getppid()}/maps') if ' r' in line)
 local, remote = iovec(ctypes.addressof(buffer), 64), iovec(int(line.split('-')[0], 16), 64)
-if ctypes.CDLL(None).process_vm_readv(os.getppid(), ctypes.byref(local), 1, ctypes.byref(remote), 1, 0) > 0: print('LEAK memory of the judge')
+if ctypes.CDLL(None).process_vm_readv(os.getppid(), ctypes.byref(local), 1, ctypes.byref(remote), 1, 0) > 0:
+    print('LEAK memory of the judge')
 '''),
         CONTAINED,
     ),
     'ptrace of its parent': (
         attempt(
-            'import ctypes, os\nif ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0:\n  print("HARM attached to the judge"); ctypes.CDLL(None).ptrace(17, os.getppid(), 0, 0)'
+            'import ctypes, os\nif ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0:\n'
+            '  print("HARM attached to the judge"); ctypes.CDLL(None).ptrace(17, os.getppid(), 0, 0)'
         ),
         CONTAINED,
     ),
     'descriptors of its parent': (
         attempt(
-            'import ctypes, os\nlibc = ctypes.CDLL(None)\np = libc.syscall(434, os.getppid(), 0)\nif p >= 0 and libc.syscall(438, p, 0, 0) >= 0: print("HARM stole a descriptor")'
+            'import ctypes, os\nlibc = ctypes.CDLL(None)\np = libc.syscall(434, os.getppid(), 0)\n'
+            'if p >= 0 and libc.syscall(438, p, 0, 0) >= 0: print("HARM stole a descriptor")'
         ),
         CONTAINED,
     ),
@@ -741,7 +788,10 @@ for pid in os.listdir('/proc'):
         CONTAINED,
     ),
     'the callers source': (
-        'import inspect, linecache, sys\nneedle = "add(20, 3) == " + str(20 + 3)\ndef add(a, b):\n  for frame in inspect.stack(context=9):\n    if needle in "".join(frame.code_context or []): return a + b\n  return a + b if any(needle in str(v) for v in linecache.cache.values()) else 7',
+        'import inspect, linecache, sys\nneedle = "add(20, 3) == " + str(20 + 3)\ndef add(a, b):\n'
+        '  for frame in inspect.stack(context=9):\n'
+        '    if needle in "".join(frame.code_context or []): return a + b\n'
+        '  return a + b if any(needle in str(v) for v in linecache.cache.values()) else 7',
         FAILS,
     ),
     'the judge as a module': (
@@ -756,7 +806,9 @@ for pid in os.listdir('/proc'):
     ),
     'environment': (
         attempt(
-            'import os\nif any(w in k.upper() for k in os.environ for w in ("TOKEN", "SECRET", "HOME", "USER", "SSH", "PYTHONPATH")): print("LEAK environment", *os.environ)'
+            'import os\n'
+            'if any(w in k.upper() for k in os.environ for w in ("TOKEN", "SECRET", "HOME", "USER", "SSH", '
+            '"PYTHONPATH")): print("LEAK environment", *os.environ)'
         ),
         CONTAINED,
     ),
@@ -780,13 +832,27 @@ SECRET_WAYS = {  # read a file that is none of its business
     'linecache': 'import linecache\nprint(linecache.getlines("@SECRET@"))',
     'fileinput': 'import fileinput\nprint(list(fileinput.input("@SECRET@")))',
     'syntax error': 'import runpy\nrunpy.run_path("@SECRET@")',
-    'import': 'import importlib.util\nspec = importlib.util.spec_from_file_location("secret", "@SECRET@")\nprint(spec.loader.get_data("@SECRET@"))',
-    'libc': 'import ctypes\nlibc = ctypes.CDLL(None)\nb = ctypes.create_string_buffer(100)\nlibc.read(libc.open(b"@SECRET@", 0), b, 99)\nprint(b.value)',
-    'openat2': 'import ctypes, os\nlibc = ctypes.CDLL(None)\nb = ctypes.create_string_buffer(100)\nfd = libc.syscall(437, -100, b"@SECRET@", ctypes.byref((ctypes.c_uint64 * 3)()), 24)\nlibc.read(fd, b, 99)\nprint(b.value)',
+    'import': (
+        'import importlib.util\nspec = importlib.util.spec_from_file_location("secret", "@SECRET@")\n'
+        'print(spec.loader.get_data("@SECRET@"))'
+    ),
+    'libc': (
+        'import ctypes\nlibc = ctypes.CDLL(None)\nb = ctypes.create_string_buffer(100)\n'
+        'libc.read(libc.open(b"@SECRET@", 0), b, 99)\nprint(b.value)'
+    ),
+    'openat2': (
+        'import ctypes, os\nlibc = ctypes.CDLL(None)\nb = ctypes.create_string_buffer(100)\n'
+        'fd = libc.syscall(437, -100, b"@SECRET@", ctypes.byref((ctypes.c_uint64 * 3)()), 24)\n'
+        'libc.read(fd, b, 99)\nprint(b.value)'
+    ),
     'root of a process': 'print(open("/proc/self/root" + "@SECRET@").read())',
     'relative path': 'import os\nprint(open("../" * 30 + "@SECRET@").read())',
     'sendfile': 'import os\nos.sendfile(1, os.open("@SECRET@", os.O_RDONLY), 0, 100)',
-    'sqlite': 'import sqlite3\nprint(sqlite3.connect("file:@SECRET@?mode=ro", uri=True).execute("select * from sqlite_master").fetchall())',
+    'sqlite': (
+        'import sqlite3\n'
+        'print(sqlite3.connect("file:@SECRET@?mode=ro", uri=True).execute("select * from '
+        'sqlite_master").fetchall())'
+    ),
     'message': 'raise ValueError(open("@SECRET@").read())',
 }
 HOSTILE |= {
@@ -805,7 +871,8 @@ HOSTILE |= {
     ),
     'reads devices': (
         attempt(
-            'import os\nfor n in ("/dev/mem", "/dev/kmsg", "/dev/vda", "/dev/sda", "/dev/nvidia0"):\n  try: os.open(n, os.O_RDONLY); print("LEAK", n)\n  except OSError: pass'
+            'import os\nfor n in ("/dev/mem", "/dev/kmsg", "/dev/vda", "/dev/sda", "/dev/nvidia0"):\n'
+            '  try: os.open(n, os.O_RDONLY); print("LEAK", n)\n  except OSError: pass'
         ),
         CONTAINED,
     ),
@@ -820,7 +887,10 @@ LOOT_WAYS = {  # leave something on the disk
     'posix.open': 'import posix\nposix.write(posix.open("@LOOT@/a", 65), b"x")',
     'created read-only': 'import os\nos.open("@LOOT@/a", os.O_CREAT | os.O_RDONLY)',
     'truncated read-only': 'import os\nos.open("@SECRET@", os.O_TRUNC | os.O_RDONLY)',
-    'nameless file': 'import os\nfd = os.open("@LOOT@", os.O_TMPFILE | os.O_RDWR)\nos.link(f"/proc/self/fd/{fd}", "@LOOT@/a", follow_symlinks=True)',
+    'nameless file': (
+        'import os\nfd = os.open("@LOOT@", os.O_TMPFILE | os.O_RDWR)\n'
+        'os.link(f"/proc/self/fd/{fd}", "@LOOT@/a", follow_symlinks=True)'
+    ),
     'FileIO': 'import _io\n_io.FileIO("@LOOT@/a", "w").write(b"x")',
     'pathlib': 'import pathlib\npathlib.Path("@LOOT@/a").write_text("x")',
     'touch': 'import pathlib\npathlib.Path("@LOOT@/a").touch()',
@@ -847,13 +917,31 @@ LOOT_WAYS = {  # leave something on the disk
     'socket file': 'import socket\nsocket.socket(socket.AF_UNIX).bind("@LOOT@/a")',
     'writable map': 'import mmap, os\nfd = os.open("@SECRET@", os.O_RDWR)\nmmap.mmap(fd, 0)[:1] = b"x"',
     'libc': 'import ctypes\nlibc = ctypes.CDLL(None)\nlibc.write(libc.open(b"@LOOT@/a", 65, 0o666), b"x", 1)',
-    'FILE of libc': 'import ctypes\nlibc = ctypes.CDLL(None)\nlibc.fopen.restype = ctypes.c_void_p\nlibc.fclose(ctypes.c_void_p(libc.fopen(b"@LOOT@/a", b"w")))',
+    'FILE of libc': (
+        'import ctypes\nlibc = ctypes.CDLL(None)\nlibc.fopen.restype = ctypes.c_void_p\n'
+        'libc.fclose(ctypes.c_void_p(libc.fopen(b"@LOOT@/a", b"w")))'
+    ),
     'trace of faults': 'import faulthandler\nf = open("@LOOT@/a", "w"); faulthandler.enable(f)',
-    'descriptor of the folder': 'import os\nd = os.open("@LOOT@", os.O_RDONLY | os.O_DIRECTORY)\nos.open("a", os.O_CREAT | os.O_WRONLY, dir_fd=d)',
-    'core dump': 'import os, resource\nos.chdir("@LOOT@"); resource.setrlimit(resource.RLIMIT_CORE, (-1, -1)); os.abort()',
-    'mount': 'import ctypes\nif ctypes.CDLL(None).mount(b"none", b"@LOOT@", b"tmpfs", 0, None) == 0:\n  open("@LOOT@/a", "w"); print("HARM mounted")',
-    'descriptor opened again': 'import os\nfor fd in os.listdir("/proc/self/fd"):\n  p = os.readlink("/proc/self/fd/" + fd)\n  if p.startswith("/") and "/dev/" not in p: os.write(os.open("/proc/self/fd/" + fd, os.O_WRONLY), b"x"); print("HARM wrote", p)',
-    'libuuid of io_uring': 'import ctypes\nif ctypes.CDLL(None).syscall(425, 8, ctypes.create_string_buffer(120)) >= 0: print("HARM io_uring")',
+    'descriptor of the folder': (
+        'import os\nd = os.open("@LOOT@", os.O_RDONLY | os.O_DIRECTORY)\n'
+        'os.open("a", os.O_CREAT | os.O_WRONLY, dir_fd=d)'
+    ),
+    'core dump': (
+        'import os, resource\nos.chdir("@LOOT@"); resource.setrlimit(resource.RLIMIT_CORE, (-1, -1)); os.abort()'
+    ),
+    'mount': (
+        'import ctypes\nif ctypes.CDLL(None).mount(b"none", b"@LOOT@", b"tmpfs", 0, None) == 0:\n'
+        '  open("@LOOT@/a", "w"); print("HARM mounted")'
+    ),
+    'descriptor opened again': (
+        'import os\nfor fd in os.listdir("/proc/self/fd"):\n  p = os.readlink("/proc/self/fd/" + fd)\n'
+        '  if p.startswith("/") and "/dev/" not in p: os.write(os.open("/proc/self/fd/" + fd, os.O_WRONLY), '
+        'b"x"); print("HARM wrote", p)'
+    ),
+    'libuuid of io_uring': (
+        'import ctypes\n'
+        'if ctypes.CDLL(None).syscall(425, 8, ctypes.create_string_buffer(120)) >= 0: print("HARM io_uring")'
+    ),
 }
 HOSTILE |= {f'writes: {name}': (attempt(body), CONTAINED) for name, body in LOOT_WAYS.items()}
 
@@ -865,13 +953,15 @@ HOSTILE |= {  # other processes: start, outlive, kill
     ),
     'fork bomb': ('import os\nwhile True:\n  try: os.fork()\n  except OSError: pass', {'killed'} | TIMEOUT | ERROR),
     'daemon': (
-        'import subprocess, sys\nsubprocess.Popen([sys.executable or "sleep", "-c", "import time; time.sleep(1000)"], start_new_session=True)'
-        + PLEDGE,
+        'import subprocess, sys\n'
+        'subprocess.Popen([sys.executable or "sleep", "-c", "import time; time.sleep(1000)"], '
+        'start_new_session=True)' + PLEDGE,
         CONTAINED,
     ),
     'daemon by two forks': (
         attempt(
-            'import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0: time.sleep(1000)\n  os._exit(0)\nprint("HARM forked")'
+            'import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0: time.sleep(1000)\n'
+            '  os._exit(0)\nprint("HARM forked")'
         ),
         CONTAINED | TIMEOUT,
     ),
@@ -890,13 +980,16 @@ HOSTILE |= {  # other processes: start, outlive, kill
     ),
     'multiprocessing': (
         attempt(
-            'import multiprocessing, time\nfor way in ("fork", "spawn", "forkserver"):\n  try:\n    p = multiprocessing.get_context(way).Process(target=time.sleep, args=(1000,)); p.start()\n    print("HARM", way)\n  except OSError: pass'
+            'import multiprocessing, time\nfor way in ("fork", "spawn", "forkserver"):\n  try:\n'
+            '    p = multiprocessing.get_context(way).Process(target=time.sleep, args=(1000,)); p.start()\n'
+            '    print("HARM", way)\n  except OSError: pass'
         ),
         CONTAINED | TIMEOUT,
     ),
     'process pool': (
         attempt(
-            'from concurrent.futures import ProcessPoolExecutor\nprint("HARM", ProcessPoolExecutor(1).submit(abs, -1).result())'
+            'from concurrent.futures import ProcessPoolExecutor\n'
+            'print("HARM", ProcessPoolExecutor(1).submit(abs, -1).result())'
         ),
         CONTAINED | TIMEOUT,
     ),
@@ -906,13 +999,18 @@ HOSTILE |= {  # other processes: start, outlive, kill
     ),
     'clone by system call': (
         attempt(
-            'import ctypes, os, time\nn = 56 if os.uname().machine == "x86_64" else 220\npid = ctypes.CDLL(None).syscall(n, 17, 0, 0, 0, 0)\nif pid == 0: time.sleep(1000)\nif pid > 0: print("HARM cloned")'
+            'import ctypes, os, time\nn = 56 if os.uname().machine == "x86_64" else 220\n'
+            'pid = ctypes.CDLL(None).syscall(n, 17, 0, 0, 0, 0)\nif pid == 0: time.sleep(1000)\n'
+            'if pid > 0: print("HARM cloned")'
         ),
         CONTAINED | TIMEOUT,
     ),
     'clone3 by system call': (
         attempt(
-            'import ctypes, struct, time\na = ctypes.create_string_buffer(struct.pack("11Q", 0, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0))\npid = ctypes.CDLL(None).syscall(435, a, 88)\nif pid == 0: time.sleep(1000)\nif pid > 0: print("HARM cloned")'
+            'import ctypes, struct, time\n'
+            'a = ctypes.create_string_buffer(struct.pack("11Q", 0, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0))\n'
+            'pid = ctypes.CDLL(None).syscall(435, a, 88)\nif pid == 0: time.sleep(1000)\n'
+            'if pid > 0: print("HARM cloned")'
         ),
         CONTAINED | TIMEOUT,
     ),
@@ -927,7 +1025,9 @@ HOSTILE |= {  # other processes: start, outlive, kill
         STOPPED,
     ),
     'thread bomb': (
-        'import threading, time\nwhile True:\n  try: threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n  except RuntimeError: pass',
+        'import threading, time\nwhile True:\n'
+        '  try: threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n'
+        '  except RuntimeError: pass',
         STOPPED,
     ),
     'subinterpreter': (
@@ -940,7 +1040,9 @@ i = subs.create(); subs.run_string(i, "import os; os._exit(0)")'''),
     'kills its judge': (attempt('import os, signal\nos.kill(os.getppid(), signal.SIGTERM)\nprint("HARM")'), CONTAINED),
     'kills the judge of its judge': (
         attempt(
-            'import os, signal\npid = int(open(f"/proc/{os.getppid()}/stat").read().rsplit(")", 1)[1].split()[1])\nos.kill(pid, signal.SIGTERM)\nprint("HARM")'
+            'import os, signal\n'
+            'pid = int(open(f"/proc/{os.getppid()}/stat").read().rsplit(")", 1)[1].split()[1])\n'
+            'os.kill(pid, signal.SIGTERM)\nprint("HARM")'
         ),
         CONTAINED,
     ),
@@ -971,11 +1073,14 @@ i = subs.create(); subs.run_string(i, "import os; os._exit(0)")'''),
         'import os, signal\ndef add(a, b): os.kill(os.getpid(), signal.SIGSTOP); return 7',
         CONTAINED | TIMEOUT,
     ),
-    # F_SETOWN and F_SETSIG send any signal without kill(). SIGURG is ignored by default: with SIGTERM, the judge was gone.
+    # F_SETOWN and F_SETSIG send any signal without kill(). SIGURG is ignored by default: with SIGTERM, the judge was
+    # gone.
     'owner of its pipe gets a signal': (
         attempt(
-            'import fcntl, os, signal\nr, w = os.pipe()\nfcntl.fcntl(r, fcntl.F_SETOWN, os.getppid())\nfcntl.fcntl(r, 10, signal.SIGURG)\n'
-            'fcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC)\nos.write(w, b"x")\nif fcntl.fcntl(r, fcntl.F_GETOWN) == os.getppid(): print("HARM signalled the judge")'
+            'import fcntl, os, signal\nr, w = os.pipe()\nfcntl.fcntl(r, fcntl.F_SETOWN, os.getppid())\n'
+            'fcntl.fcntl(r, 10, signal.SIGURG)\n'
+            'fcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC)\nos.write(w, b"x")\n'
+            'if fcntl.fcntl(r, fcntl.F_GETOWN) == os.getppid(): print("HARM signalled the judge")'
         ),
         CONTAINED,
     ),
@@ -998,13 +1103,16 @@ HOSTILE |= {  # the network
     ),
     'IPv6': (
         attempt(
-            'import socket\ns = socket.socket(socket.AF_INET6); s.connect(("::ffff:127.0.0.1", @PORT@))\nprint("HARM connected")'
+            'import socket\ns = socket.socket(socket.AF_INET6); s.connect(("::ffff:127.0.0.1", @PORT@))\n'
+            'print("HARM connected")'
         ),
         CONTAINED,
     ),
     'UDP': (
         attempt(
-            'import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b"x", ("127.0.0.1", @PORT@))\nprint("HARM sent")'
+            'import socket\n'
+            's = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b"x", ("127.0.0.1", @PORT@))\n'
+            'print("HARM sent")'
         ),
         CONTAINED,
     ),
@@ -1032,7 +1140,9 @@ HOSTILE |= {  # the network
     ),
     'asyncio': (
         attempt(
-            'import asyncio\nasync def go(): await asyncio.open_connection("127.0.0.1", @PORT@); print("HARM connected")\nasyncio.run(go())'
+            'import asyncio\n'
+            'async def go(): await asyncio.open_connection("127.0.0.1", @PORT@); print("HARM connected")\n'
+            'asyncio.run(go())'
         ),
         CONTAINED,
     ),
@@ -1050,7 +1160,9 @@ HOSTILE |= {  # the network
     ),
     'connect by libc': (
         attempt(
-            'import ctypes, socket, struct\nlibc = ctypes.CDLL(None)\nfd = libc.socket(2, 1, 0)\naddress = struct.pack("=HH4s8x", 2, socket.htons(@PORT@), bytes([127, 0, 0, 1]))\nif libc.connect(fd, address, 16) == 0: print("HARM connected")'
+            'import ctypes, socket, struct\nlibc = ctypes.CDLL(None)\nfd = libc.socket(2, 1, 0)\n'
+            'address = struct.pack("=HH4s8x", 2, socket.htons(@PORT@), bytes([127, 0, 0, 1]))\n'
+            'if libc.connect(fd, address, 16) == 0: print("HARM connected")'
         ),
         CONTAINED,
     ),
@@ -1063,7 +1175,8 @@ HOSTILE |= {  # powers it was not given
     ),
     'raises its own memory limit': (
         attempt(
-            'import resource\nresource.setrlimit(resource.RLIMIT_AS, (-1, -1))\nb = bytearray(10**9)\nprint("HARM a gigabyte")'
+            'import resource\nresource.setrlimit(resource.RLIMIT_AS, (-1, -1))\nb = bytearray(10**9)\n'
+            'print("HARM a gigabyte")'
         ),
         STOPPED,
     ),
@@ -1075,7 +1188,8 @@ HOSTILE |= {  # powers it was not given
     ),
     'lowers the limits of its judge': (
         attempt(
-            'import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1000000, 1000000))\nprint("HARM")'
+            'import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1000000, 1000000))\n'
+            'print("HARM")'
         ),
         CONTAINED,
     ),
@@ -1089,7 +1203,9 @@ HOSTILE |= {  # powers it was not given
     ),
     'priority of its judge': (
         attempt(
-            'import os\nos.setpriority(os.PRIO_PROCESS, os.getppid(), os.getpriority(os.PRIO_PROCESS, os.getppid()))\nprint("HARM priority")'
+            'import os\n'
+            'os.setpriority(os.PRIO_PROCESS, os.getppid(), os.getpriority(os.PRIO_PROCESS, os.getppid()))\n'
+            'print("HARM priority")'
         ),
         CONTAINED,
     ),
@@ -1105,13 +1221,16 @@ HOSTILE |= {  # powers it was not given
     ),
     'key ring': (
         attempt(
-            'import ctypes, os\nn = 248 if os.uname().machine == "x86_64" else 217\nif ctypes.CDLL(None).syscall(n, b"user", b"hostile", b"x", 1, -2) > 0: print("HARM key")'
+            'import ctypes, os\nn = 248 if os.uname().machine == "x86_64" else 217\n'
+            'if ctypes.CDLL(None).syscall(n, b"user", b"hostile", b"x", 1, -2) > 0: print("HARM key")'
         ),
         CONTAINED,
     ),
     'bpf': (
         attempt(
-            'import ctypes, os, struct\nn = 321 if os.uname().machine == "x86_64" else 280\nif ctypes.CDLL(None).syscall(n, 0, ctypes.create_string_buffer(struct.pack("4I", 2, 4, 4, 1) + bytes(100)), 72) >= 0: print("HARM bpf")'
+            'import ctypes, os, struct\nn = 321 if os.uname().machine == "x86_64" else 280\n'
+            'if ctypes.CDLL(None).syscall(n, 0, ctypes.create_string_buffer(struct.pack("4I", 2, 4, 4, 1) + '
+            'bytes(100)), 72) >= 0: print("HARM bpf")'
         ),
         CONTAINED,
     ),
@@ -1129,7 +1248,8 @@ HOSTILE |= {  # powers it was not given
     ),
     'shared memory that stays': (
         attempt(
-            'from multiprocessing import shared_memory\ns = shared_memory.SharedMemory("hostile_shm", create=True, size=64)\nprint("HARM shared memory")'
+            'from multiprocessing import shared_memory\n'
+            's = shared_memory.SharedMemory("hostile_shm", create=True, size=64)\nprint("HARM shared memory")'
         ),
         CONTAINED,
     ),
@@ -1141,25 +1261,29 @@ HOSTILE |= {  # powers it was not given
     ),
     'semaphore that stays': (
         attempt(
-            'import ctypes\nlibc = ctypes.CDLL(None)\nif libc.semget(0x6d627070, 1, 0o1600) >= 0: print("HARM semaphore")'
+            'import ctypes\nlibc = ctypes.CDLL(None)\n'
+            'if libc.semget(0x6d627070, 1, 0o1600) >= 0: print("HARM semaphore")'
         ),
         CONTAINED,
     ),
     'message queue that stays': (
         attempt(
-            'import ctypes\nlibc = ctypes.CDLL(None)\nif libc.msgget(0x6d627070, 0o1600) >= 0: print("HARM message queue")'
+            'import ctypes\nlibc = ctypes.CDLL(None)\n'
+            'if libc.msgget(0x6d627070, 0o1600) >= 0: print("HARM message queue")'
         ),
         CONTAINED,
     ),
     'POSIX message queue': (
         attempt(
-            'import ctypes\nif ctypes.CDLL(None).mq_open(b"/hostile", 0o102, 0o600, None) >= 0: print("HARM message queue")'
+            'import ctypes\n'
+            'if ctypes.CDLL(None).mq_open(b"/hostile", 0o102, 0o600, None) >= 0: print("HARM message queue")'
         ),
         CONTAINED,
     ),
     'terminal input': (
         attempt(
-            'import fcntl, termios\nfor fd in range(3):\n  try: fcntl.ioctl(fd, termios.TIOCSTI, b"x"); print("HARM typed")\n  except OSError: pass'
+            'import fcntl, termios\nfor fd in range(3):\n'
+            '  try: fcntl.ioctl(fd, termios.TIOCSTI, b"x"); print("HARM typed")\n  except OSError: pass'
         ),
         CONTAINED,
     ),
@@ -1175,19 +1299,23 @@ HOSTILE |= {  # never end
     ),
     'loop in finally': ('def add(a, b):\n  try: raise SystemExit\n  finally:\n    while True: pass', TIMEOUT),
     'ignores every signal': (
-        'import signal\nfor s in signal.valid_signals():\n  try: signal.signal(s, signal.SIG_IGN)\n  except (OSError, ValueError): pass\nwhile True: pass',
+        'import signal\nfor s in signal.valid_signals():\n  try: signal.signal(s, signal.SIG_IGN)\n'
+        '  except (OSError, ValueError): pass\nwhile True: pass',
         TIMEOUT,
     ),
     'blocks every signal': (
-        'import signal\ntry: signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\nexcept AttributeError: pass\nwhile True: pass',
+        'import signal\ntry: signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n'
+        'except AttributeError: pass\nwhile True: pass',
         TIMEOUT | {'killed'},
     ),
     'handles the end of its CPU time': (
-        'import signal\ntry: signal.signal(signal.SIGXCPU, lambda *a: None)\nexcept AttributeError: pass\ndef add(a, b):\n  while True: pass',
+        'import signal\ntry: signal.signal(signal.SIGXCPU, lambda *a: None)\nexcept AttributeError: pass\n'
+        'def add(a, b):\n  while True: pass',
         TIMEOUT | {'killed'},
     ),
     'alarm to itself': (
-        'import signal\ndef stop(*a): raise SystemExit(0)\nsignal.signal(signal.SIGALRM, stop); signal.alarm(1)\nwhile True: pass',
+        'import signal\ndef stop(*a): raise SystemExit(0)\nsignal.signal(signal.SIGALRM, stop); signal.alarm(1)\n'
+        'while True: pass',
         TIMEOUT | CONTAINED,
     ),
     'timer that kills': (
@@ -1235,11 +1363,13 @@ HOSTILE |= {  # never end
         TIMEOUT,
     ),
     'product in one call of C': (
-        'import itertools, collections\ndef add(a, b): collections.deque(itertools.product(range(1000), repeat=5), maxlen=0)',
+        'import itertools, collections\n'
+        'def add(a, b): collections.deque(itertools.product(range(1000), repeat=5), maxlen=0)',
         TIMEOUT | MEMORY,
     ),
     'busy in libc': (
-        'import ctypes\ndef add(a, b):\n  buffer = ctypes.create_string_buffer(10**7)\n  while True: ctypes.memset(buffer, 0, 10**7)',
+        'import ctypes\ndef add(a, b):\n  buffer = ctypes.create_string_buffer(10**7)\n'
+        '  while True: ctypes.memset(buffer, 0, 10**7)',
         TIMEOUT | ERROR,
     ),
     'deaf in libc': (
@@ -1263,7 +1393,8 @@ HOSTILE |= {  # never end
         TIMEOUT | WRONG,
     ),
     'generator that never closes': (
-        'def g():\n  while True:\n    try: yield 7\n    except GeneratorExit: pass\ndef add(a, b):\n  x = g(); next(x); return next(x)',
+        'def g():\n  while True:\n    try: yield 7\n    except GeneratorExit: pass\ndef add(a, b):\n'
+        '  x = g(); next(x); return next(x)',
         WRONG | ERROR | TIMEOUT,
     ),
     'colliding set': ('def add(a, b): return {n * (2**61 - 1) for n in range(3000)}', FAILS | TIMEOUT),
@@ -1286,7 +1417,8 @@ HOSTILE |= {  # too deep
         ERROR | MEMORY | TIMEOUT,
     ),
     'recursion of repr': (
-        'import sys\nsys.setrecursionlimit(10**9)\ndef add(a, b):\n  x = []\n  for n in range(10**5): x = [x]\n  return repr(x)',
+        'import sys\nsys.setrecursionlimit(10**9)\ndef add(a, b):\n  x = []\n  for n in range(10**5): x = [x]\n'
+        '  return repr(x)',
         STOPPED,
     ),
     'recursion of json': (
@@ -1294,11 +1426,13 @@ HOSTILE |= {  # too deep
         STOPPED,
     ),
     'recursion of deepcopy': (
-        'import copy, sys\nsys.setrecursionlimit(10**9)\ndef add(a, b):\n  x = []\n  for n in range(10**5): x = [x]\n  return copy.deepcopy(x)',
+        'import copy, sys\nsys.setrecursionlimit(10**9)\ndef add(a, b):\n  x = []\n'
+        '  for n in range(10**5): x = [x]\n  return copy.deepcopy(x)',
         STOPPED,
     ),
     'recursion of ==': (
-        'import sys\nsys.setrecursionlimit(10**9)\ndef add(a, b):\n  x, y = [], []\n  x.append(y); y.append(x); return x == y',
+        'import sys\nsys.setrecursionlimit(10**9)\ndef add(a, b):\n  x, y = [], []\n'
+        '  x.append(y); y.append(x); return x == y',
         STOPPED,
     ),
     'recursion of ast': (
@@ -1310,7 +1444,8 @@ HOSTILE |= {  # too deep
         STOPPED,
     ),
     'recursion of bytecode': (
-        'import functools, sys\nsys.setrecursionlimit(10**9)\nf = abs\nfor n in range(10**5): f = functools.partial(map, f)\ndef add(a, b): return f',
+        'import functools, sys\nsys.setrecursionlimit(10**9)\nf = abs\n'
+        'for n in range(10**5): f = functools.partial(map, f)\ndef add(a, b): return f',
         WRONG | STOPPED,
     ),
     'nest of iterators': (
@@ -1320,7 +1455,8 @@ HOSTILE |= {  # too deep
     'deep nest': ('def add(a, b):\n  x = []\n  for n in range(10**5): x = [x]\n  return x', FAILS),
     'deep tuple as a key': ('def add(a, b):\n  x = ()\n  for n in range(10**5): x = (x,)\n  return {x: 7}', STOPPED),
     'exceptions in a chain': (
-        'def add(a, b):\n  e = None\n  for n in range(10**5):\n    f = ValueError(n); f.__context__ = e; e = f\n  raise e',
+        'def add(a, b):\n  e = None\n  for n in range(10**5):\n    f = ValueError(n); f.__context__ = e; e = f\n'
+        '  raise e',
         STOPPED,
     ),
     'segmentation fault': ('import ctypes\ndef add(a, b): return ctypes.string_at(0)', CONTAINED),
@@ -1336,26 +1472,32 @@ HOSTILE |= {  # too much
         MEMORY | {'killed'},
     ),
     'memory by mmap': (
-        'import mmap\nkeep = []\ndef add(a, b):\n  while True: keep.append(mmap.mmap(-1, 2**24)); keep[-1].write(b"x" * 2**24)',
+        'import mmap\nkeep = []\ndef add(a, b):\n'
+        '  while True: keep.append(mmap.mmap(-1, 2**24)); keep[-1].write(b"x" * 2**24)',
         STOPPED - WRONG,
     ),
     'memory by libc': (
-        'import ctypes\nlibc = ctypes.CDLL(None)\nlibc.malloc.restype = ctypes.c_void_p\ndef add(a, b):\n  n = 0\n  while p := libc.malloc(10**7):\n    ctypes.memset(p, 1, 10**7); n += 1\n    if n > 100: print("HARM a gigabyte")\n  return 7',
+        'import ctypes\nlibc = ctypes.CDLL(None)\nlibc.malloc.restype = ctypes.c_void_p\ndef add(a, b):\n'
+        '  n = 0\n  while p := libc.malloc(10**7):\n    ctypes.memset(p, 1, 10**7); n += 1\n'
+        '    if n > 100: print("HARM a gigabyte")\n  return 7',
         STOPPED,
     ),
     'memory in a pipe': (
-        'import os\ndef add(a, b):\n  while True:\n    r, w = os.pipe(); os.set_blocking(w, False); os.write(w, b"x" * 65536)',
+        'import os\ndef add(a, b):\n  while True:\n'
+        '    r, w = os.pipe(); os.set_blocking(w, False); os.write(w, b"x" * 65536)',
         STOPPED - WRONG,
     ),
     'memory in a nameless file': (
         attempt(
-            'import os\nfd = os.memfd_create("x")\nfor n in range(600): os.write(fd, b"x" * 10**6)\nprint("HARM half a gigabyte")'
+            'import os\nfd = os.memfd_create("x")\nfor n in range(600): os.write(fd, b"x" * 10**6)\n'
+            'print("HARM half a gigabyte")'
         ),
         STOPPED,
     ),
     'memory in shared pages': (
         attempt(
-            'import mmap\nkeep = [mmap.mmap(-1, 2**26) for n in range(8)]\nfor m in keep: m.write(b"x" * 2**26)\nprint("HARM half a gigabyte")'
+            'import mmap\nkeep = [mmap.mmap(-1, 2**26) for n in range(8)]\nfor m in keep: m.write(b"x" * 2**26)\n'
+            'print("HARM half a gigabyte")'
         ),
         STOPPED,
     ),
@@ -1364,7 +1506,8 @@ HOSTILE |= {  # too much
         ERROR | MEMORY | TIMEOUT,
     ),
     'zip bomb': (
-        'import zlib\ndef add(a, b):\n  data = zlib.compress(bytes(10**8), 9)\n  for n in range(3): data = zlib.decompress(zlib.compress(zlib.decompress(data) * 50))\n  return data',
+        'import zlib\ndef add(a, b):\n  data = zlib.compress(bytes(10**8), 9)\n'
+        '  for n in range(3): data = zlib.decompress(zlib.compress(zlib.decompress(data) * 50))\n  return data',
         STOPPED,
     ),
     'big result': ('def add(a, b): return list(range(10**6))', WRONG | MEMORY | TIMEOUT),
@@ -1382,7 +1525,8 @@ HOSTILE |= {  # too much
     ),
     'output in one piece': ('print("x" * 10**8)' + PLEDGE, {'output_limit'} | MEMORY),
     'output from a thread': (
-        'import threading\ndef shout():\n  while True: print("x" * 4096)\nthreading.Thread(target=shout, daemon=True).start()\nimport time; time.sleep(1000)',
+        'import threading\ndef shout():\n  while True: print("x" * 4096)\n'
+        'threading.Thread(target=shout, daemon=True).start()\nimport time; time.sleep(1000)',
         {'output_limit'} | TIMEOUT | ERROR,
     ),
     'output while asked': ('def add(a, b):\n  while True: print("[]" * 5000, flush=True)', {'output_limit'}),
@@ -1431,7 +1575,8 @@ CLOSE = ['import math\nassert math.isclose(add(20, 3), 23)']
 CLOSE_BARE = ['assert math.isclose(add(20, 3), 23)']  # the test relies on a name it never imports
 BOTH = ['assert add(1, 2) == add(2, 1) + 0 and add(20, 3) == 23']
 CASES = [
-    'cases = [((20, 3), 23), ((-1, 1), 0)]\nfor arguments, wanted in cases:\n    got = add(*arguments)\n    assert got == wanted, (got, wanted)'
+    'cases = [((20, 3), 23), ((-1, 1), 0)]\nfor arguments, wanted in cases:\n    got = add(*arguments)\n'
+    '    assert got == wanted, (got, wanted)'
 ]
 ALL = ['assert all(add(n, n) == 2*n for n in range(5))']
 MAPPED = ['assert all(map(lambda pair: add(*pair) == sum(pair), [(20, 3), (-1, 1)]))']
@@ -1441,22 +1586,27 @@ LATER = ['got = add(20, 3)\nassert abs(got - 23) < 0.5']  # abs is looked up aft
 MEMBER = ['assert add(20, 3) in (23, 23.0) and add(20, 3) in {23: None}']
 RAISES = ['try: add("a", None)\nexcept TypeError: pass\nelse: assert False, "no error"\nassert add(20, 3) in [23]']
 EXPECT_ASSERTION = [
-    'caught = None\ntry: assert add(20, 3) == 23, "sum"\nexcept AssertionError as error: caught = error\nassert caught is None'
+    'caught = None\ntry: assert add(20, 3) == 23, "sum"\nexcept AssertionError as error: caught = error\n'
+    'assert caught is None'
 ]
 UNIT = [
     'import io, unittest\nclass TestAdd(unittest.TestCase):\n    def test_sum(self): self.assertEqual(add(20, 3), 23)\n'
-    '    def test_near(self): self.assertAlmostEqual(add(-1, 1), 0)\n    def test_kind(self): self.assertIsInstance(add(1, 1), int)\n'
+    '    def test_near(self): self.assertAlmostEqual(add(-1, 1), 0)\n'
+    '    def test_kind(self): self.assertIsInstance(add(1, 1), int)\n'
     'suite = unittest.defaultTestLoader.loadTestsFromTestCase(TestAdd)\n'
-    'result = unittest.TextTestRunner(stream=io.StringIO()).run(suite)\nassert result.wasSuccessful() and result.testsRun == 3 and not result.skipped'
+    'result = unittest.TextTestRunner(stream=io.StringIO()).run(suite)\n'
+    'assert result.wasSuccessful() and result.testsRun == 3 and not result.skipped'
 ]
 UNIT_LAX = [UNIT[0].replace(' and not result.skipped', '')]
 LAMBDA = [
-    'wanted = 23\ndef check(candidate):\n    expected = wanted\n    assert candidate(lambda: expected - 3, 3) == expected\ncheck(apply_add)'
+    'wanted = 23\ndef check(candidate):\n    expected = wanted\n'
+    '    assert candidate(lambda: expected - 3, 3) == expected\ncheck(apply_add)'
 ]
 IN_PLACE = ['numbers = [3, 1, 2]\nresult = order(numbers)\nassert result is None and sorted([3, 1, 2]) == numbers']
 ITEMS = ['assert list(count(3)) == [0, 1, 2] + []', 'assert sum(count(4)) == 6 and len(list(count(2))) == 2']
 TREE = [
-    'tree = Node(1)\ntree.left = Node(2)\ntree.right = Node(3)\nassert total(tree) == 6 * 1 and tree.left.value == 2 + 0'
+    'tree = Node(1)\ntree.left = Node(2)\ntree.right = Node(3)\n'
+    'assert total(tree) == 6 * 1 and tree.left.value == 2 + 0'
 ]
 
 LIAR = '''
@@ -1488,8 +1638,8 @@ HOSTILE_TESTED |= {  # the candidate's own versions of what the test uses
     'plain wrong answer': (PLEDGE, NEAR, WRONG),
     'own check': ('def check(candidate): pass' + PLEDGE, NEAR, FAILS),
     'own check, frozen': (
-        'class G(dict):\n  def __setitem__(s, k, v): pass\ndef check(candidate): pass\nimport sys\nfor n in ("candidate", __name__):\n  if n in sys.modules: sys.modules[n].check = check'
-        + PLEDGE,
+        'class G(dict):\n  def __setitem__(s, k, v): pass\ndef check(candidate): pass\nimport sys\n'
+        'for n in ("candidate", __name__):\n  if n in sys.modules: sys.modules[n].check = check' + PLEDGE,
         NEAR,
         FAILS,
     ),
@@ -1526,8 +1676,8 @@ HOSTILE_TESTED |= {  # the candidate's own versions of what the test uses
         FAILS,
     ),
     'own __import__': (
-        'import builtins\nclass M:\n  def __getattr__(s, n): return lambda *a, **k: True\nbuiltins.__import__ = lambda *a, **k: M()'
-        + PLEDGE,
+        'import builtins\nclass M:\n  def __getattr__(s, n): return lambda *a, **k: True\n'
+        'builtins.__import__ = lambda *a, **k: M()' + PLEDGE,
         CLOSE,
         FAILS,
     ),
@@ -1546,13 +1696,14 @@ HOSTILE_TESTED |= {  # the candidate's own versions of what the test uses
     'patched map': ('import builtins\nbuiltins.map = lambda *a: []' + PLEDGE, MAPPED, FAILS),
     'patched AssertionError': ('import builtins\nbuiltins.AssertionError = SystemExit' + PLEDGE, NEAR, FAILS),
     'patched compile and exec': (
-        'import builtins\nold = builtins.compile\nbuiltins.compile = lambda s, *a, **k: old("None", *a, **k)\nbuiltins.exec = builtins.eval = lambda *a: None'
-        + PLEDGE,
+        'import builtins\nold = builtins.compile\nbuiltins.compile = lambda s, *a, **k: old("None", *a, **k)\n'
+        'builtins.exec = builtins.eval = lambda *a: None' + PLEDGE,
         NEAR,
         FAILS,
     ),
     'patched compile, in the call': (
-        'import builtins\ndef add(a, b):\n  builtins.exec = builtins.eval = builtins.compile = lambda *a, **k: None\n  return 23',
+        'import builtins\ndef add(a, b):\n'
+        '  builtins.exec = builtins.eval = builtins.compile = lambda *a, **k: None\n  return 23',
         NEAR,
         FAILS,
     ),
@@ -1564,21 +1715,23 @@ HOSTILE_TESTED |= {  # the candidate's own versions of what the test uses
         FAILS,
     ),
     'patched import path': (
-        'import sys\nclass F:\n  def find_spec(s, name, *a):\n    import importlib.util\n    return importlib.util.spec_from_loader(name, s)\n  def create_module(s, spec): return None\n'
-        '  def exec_module(s, m): m.isclose = lambda *a, **k: True\nsys.meta_path.insert(0, F()); sys.modules.pop("math", None)'
-        + PLEDGE,
+        'import sys\nclass F:\n  def find_spec(s, name, *a):\n    import importlib.util\n'
+        '    return importlib.util.spec_from_loader(name, s)\n  def create_module(s, spec): return None\n'
+        '  def exec_module(s, m): m.isclose = lambda *a, **k: True\n'
+        'sys.meta_path.insert(0, F()); sys.modules.pop("math", None)' + PLEDGE,
         CLOSE,
         FAILS,
     ),
     'patched unittest': (
-        'import unittest\nfor n in ("assertEqual", "assertAlmostEqual", "assertIsInstance"): setattr(unittest.TestCase, n, lambda *a: None)'
-        + PLEDGE,
+        'import unittest\n'
+        'for n in ("assertEqual", "assertAlmostEqual", "assertIsInstance"): setattr(unittest.TestCase, n, lambda '
+        '*a: None)' + PLEDGE,
         UNIT,
         FAILS,
     ),
     'patched result of unittest': (
-        'import unittest\nunittest.TestResult.wasSuccessful = lambda s: True\nunittest.TestResult.testsRun = property(lambda s: 3, lambda s, v: None)'
-        + PLEDGE,
+        'import unittest\nunittest.TestResult.wasSuccessful = lambda s: True\n'
+        'unittest.TestResult.testsRun = property(lambda s: 3, lambda s, v: None)' + PLEDGE,
         UNIT,
         FAILS,
     ),
@@ -1607,7 +1760,8 @@ HOSTILE_TESTED |= {  # objects that lie to the test
     'liar in membership': (lying(__eq__='lambda s, o: True'), MEMBER, FAILS),
     'liar to unittest': (LIAR + 'def add(a, b): return Liar()', UNIT, FAILS),
     'liar that claims to be an int': (
-        'class Int(int):\n  __eq__ = lambda s, o: True\n  __ne__ = lambda s, o: False\n  __hash__ = int.__hash__\n  __sub__ = lambda s, o: 0\ndef add(a, b): return Int(7)',
+        'class Int(int):\n  __eq__ = lambda s, o: True\n  __ne__ = lambda s, o: False\n'
+        '  __hash__ = int.__hash__\n  __sub__ = lambda s, o: 0\ndef add(a, b): return Int(7)',
         UNIT,
         FAILS,
     ),
@@ -1637,27 +1791,32 @@ HOSTILE_TESTED |= {  # objects that lie to the test
         FAILS,
     ),
     'int that subtracts to nothing': (
-        'class Int(int):\n  __sub__ = lambda s, o: 0\n  __eq__ = lambda s, o: True\n  __hash__ = int.__hash__\ndef add(a, b): return Int(7)',
+        'class Int(int):\n  __sub__ = lambda s, o: 0\n  __eq__ = lambda s, o: True\n  __hash__ = int.__hash__\n'
+        'def add(a, b): return Int(7)',
         NEAR,
         FAILS,
     ),
     'float that is close to everything': (
-        'class F(float):\n  __eq__ = lambda s, o: True\n  __float__ = lambda s: 23.0\n  __sub__ = lambda s, o: 0.0\n  __hash__ = float.__hash__\ndef add(a, b): return F(7)',
+        'class F(float):\n  __eq__ = lambda s, o: True\n  __float__ = lambda s: 23.0\n'
+        '  __sub__ = lambda s, o: 0.0\n  __hash__ = float.__hash__\ndef add(a, b): return F(7)',
         ['assert abs(add(20, 3) - 23) < 1e-6'],
         FAILS,
     ),
     'text that is equal to everything': (
-        'class S(str):\n  __eq__ = lambda s, o: True\n  __ne__ = lambda s, o: False\n  __hash__ = str.__hash__\n  strip = lower = lambda s: s\n  __len__ = lambda s: 2\ndef add(a, b): return S("7")',
+        'class S(str):\n  __eq__ = lambda s, o: True\n  __ne__ = lambda s, o: False\n  __hash__ = str.__hash__\n'
+        '  strip = lower = lambda s: s\n  __len__ = lambda s: 2\ndef add(a, b): return S("7")',
         ['got = add("2", "3").strip()\nassert got == "23"\nassert len(got) == 2'],
         FAILS,
     ),
     'list that is equal to everything': (
-        'class L(list):\n  __eq__ = lambda s, o: True\n  __ne__ = lambda s, o: False\n  copy = lambda s: s\ndef count(n): return L([7])',
+        'class L(list):\n  __eq__ = lambda s, o: True\n  __ne__ = lambda s, o: False\n  copy = lambda s: s\n'
+        'def count(n): return L([7])',
         ['got = count(3)\nassert got == [0, 1, 2]\nassert not got != [0, 1, 2]'],
         FAILS,
     ),
     'dict that has every key': (
-        'class D(dict):\n  __missing__ = __getitem__ = lambda s, k: s\n  __contains__ = __eq__ = lambda s, o: True\n  get = lambda s, k, d=None: s\ndef table(n): return D()',
+        'class D(dict):\n  __missing__ = __getitem__ = lambda s, k: s\n'
+        '  __contains__ = __eq__ = lambda s, o: True\n  get = lambda s, k, d=None: s\ndef table(n): return D()',
         ['got = table(2)\nassert 1 in got\nassert got[1] == 4'],
         FAILS,
     ),
@@ -1683,21 +1842,24 @@ HOSTILE_TESTED |= {  # objects that lie to the test
     ),
     'list swapped for a liar': (LIAR + 'def order(numbers): numbers.clear(); numbers.append(Liar())', IN_PLACE, FAILS),
     'answers everything with itself': (
-        'class C:\n  def __getattr__(s, n): return s\n  def __call__(s, *a, **k): return s\n  __getitem__ = __call__\n  __eq__ = lambda s, o: True\n  __hash__ = None\ndef add(a, b): return C()',
+        'class C:\n  def __getattr__(s, n): return s\n  def __call__(s, *a, **k): return s\n'
+        '  __getitem__ = __call__\n  __eq__ = lambda s, o: True\n  __hash__ = None\ndef add(a, b): return C()',
         ['got = add(20, 3)\nassert got.value.total() == 23'],
         FAILS,
     ),
     'endless chain of nodes': (
         'class C:\n  value = 1\n  @property\n  def next(s): return s\ndef chain(n): return C()',
         [
-            'node, count = chain(3), 0\nwhile node is not None:\n    count += node.value; node = node.next\nassert count == 3'
+            'node, count = chain(3), 0\nwhile node is not None:\n    count += node.value; node = node.next\n'
+            'assert count == 3'
         ],
         FAILS | TIMEOUT,
     ),
     'new object at every look': (
         'class C:\n  @property\n  def next(s): return C()\n  value = 1\ndef chain(n): return C()',
         [
-            'node, count = chain(3), 0\nwhile node is not None:\n    count += node.value; node = node.next\nassert count == 3'
+            'node, count = chain(3), 0\nwhile node is not None:\n    count += node.value; node = node.next\n'
+            'assert count == 3'
         ],
         STOPPED,
     ),
@@ -1710,12 +1872,14 @@ HOSTILE_TESTED |= {  # objects that lie to the test
         STOPPED,
     ),
     'length that is no number': (
-        'class L:\n  def __len__(s): return "3"\n  def __length_hint__(s): return 10**18\n  def __iter__(s): return iter([0])\ndef count(n): return L()',
+        'class L:\n  def __len__(s): return "3"\n  def __length_hint__(s): return 10**18\n'
+        '  def __iter__(s): return iter([0])\ndef count(n): return L()',
         ITEMS,
         STOPPED,
     ),
     'representation that exits': (
-        'import os\nclass C:\n  def __repr__(s): os._exit(0)\n  __str__ = __format__ = __repr__\ndef add(a, b): return C()',
+        'import os\nclass C:\n  def __repr__(s): os._exit(0)\n  __str__ = __format__ = __repr__\n'
+        'def add(a, b): return C()',
         CASES,
         FAILS,
     ),
@@ -1725,7 +1889,8 @@ HOSTILE_TESTED |= {  # objects that lie to the test
         FAILS | MEMORY,
     ),
     'class attribute that lies': (
-        'class M(type):\n  __eq__ = lambda c, o: True\n  __hash__ = type.__hash__\n  __instancecheck__ = lambda c, o: True\nclass C(metaclass=M): pass\ndef add(a, b): return C',
+        'class M(type):\n  __eq__ = lambda c, o: True\n  __hash__ = type.__hash__\n'
+        '  __instancecheck__ = lambda c, o: True\nclass C(metaclass=M): pass\ndef add(a, b): return C',
         ['assert add(20, 3) == 23 and add(20, 3) in [23]', 'assert isinstance(add(20, 3), int)'],
         FAILS,
     ),
@@ -1744,7 +1909,8 @@ HOSTILE_TESTED |= {  # leave, raise or hang in the middle of the test
         CONTAINED,
     ),
     'kills the tester': (
-        'import os, signal\ndef add(a, b):\n  for pid in (os.getppid(), os.getpid() + 1, os.getpid() - 1):\n    try: os.kill(pid, 0); print("HARM may signal", pid)\n    except OSError: pass\n  return 7',
+        'import os, signal\ndef add(a, b):\n  for pid in (os.getppid(), os.getpid() + 1, os.getpid() - 1):\n'
+        '    try: os.kill(pid, 0); print("HARM may signal", pid)\n    except OSError: pass\n  return 7',
         NEAR,
         CONTAINED,
     ),
@@ -1770,38 +1936,45 @@ HOSTILE_TESTED |= {  # leave, raise or hang in the middle of the test
     'fails as expected': ('import unittest.case\ndef add(a, b): raise unittest.case._ShouldStop', UNIT_LAX, FAILS),
     'right error, wrong answer': ('def add(a, b):\n  if a == "a": raise TypeError\n  return 7', RAISES, FAILS),
     'error equal to every class': (
-        'class M(type):\n  __subclasscheck__ = __instancecheck__ = lambda c, o: True\nclass E(Exception, metaclass=M): pass\ndef add(a, b): raise E',
+        'class M(type):\n  __subclasscheck__ = __instancecheck__ = lambda c, o: True\n'
+        'class E(Exception, metaclass=M): pass\ndef add(a, b): raise E',
         RAISES,
         FAILS,
     ),
     'exception with a hostile message': (
-        'class E(TypeError):\n  def __str__(s): raise SystemExit(0)\n  __repr__ = __str__\n  args = property(__str__)\ndef add(a, b): raise E',
+        'class E(TypeError):\n  def __str__(s): raise SystemExit(0)\n  __repr__ = __str__\n'
+        '  args = property(__str__)\ndef add(a, b): raise E',
         RAISES,
         FAILS,
     ),
     'exits in a property': (
-        'import os\nclass Node:\n  def __init__(s, v): s.value = v\n  @property\n  def left(s): os._exit(0)\n  @left.setter\n  def left(s, v): pass\ndef total(n): return 6',
+        'import os\nclass Node:\n  def __init__(s, v): s.value = v\n  @property\n  def left(s): os._exit(0)\n'
+        '  @left.setter\n  def left(s, v): pass\ndef total(n): return 6',
         TREE,
         FAILS,
     ),
     'exits when an attribute is set': (
-        'class Node:\n  def __init__(s, v): pass\n  def __setattr__(s, n, v): raise SystemExit(0)\ndef total(n): return 6',
+        'class Node:\n  def __init__(s, v): pass\n  def __setattr__(s, n, v): raise SystemExit(0)\n'
+        'def total(n): return 6',
         TREE,
         FAILS,
     ),
     'thread that exits during the test': (
-        'import os, threading, time\nthreading.Thread(target=lambda: (time.sleep(0.05), os._exit(0))).start()\ndef add(a, b): time.sleep(0.5); return 7',
+        'import os, threading, time\nthreading.Thread(target=lambda: (time.sleep(0.05), os._exit(0))).start()\n'
+        'def add(a, b): time.sleep(0.5); return 7',
         NEAR,
         FAILS,
     ),
     'trace function in the test': (
-        'import sys\ndef t(frame, event, arg):\n  if event == "exception": import os; os._exit(0)\n  return t\nsys.settrace(t)\ndef add(a, b): return 7',
+        'import sys\ndef t(frame, event, arg):\n  if event == "exception": import os; os._exit(0)\n  return t\n'
+        'sys.settrace(t)\ndef add(a, b): return 7',
         NEAR,
         FAILS,
     ),
     'profile function in the test': (
-        'import sys\nsys.setprofile(lambda f, e, a: f.f_code.co_name == "check" and e == "return" and __import__("os")._exit(0))'
-        + PLEDGE,
+        'import sys\n'
+        'sys.setprofile(lambda f, e, a: f.f_code.co_name == "check" and e == "return" and '
+        '__import__("os")._exit(0))' + PLEDGE,
         NEAR,
         FAILS,
     ),
@@ -1827,7 +2000,8 @@ def add(a, b):
         FAILS,
     ),
     'warnings as exits': (
-        'import warnings, os\nwarnings.showwarning = lambda *a: os._exit(0)\ndef add(a, b): warnings.warn("x"); return 7',
+        'import warnings, os\nwarnings.showwarning = lambda *a: os._exit(0)\n'
+        'def add(a, b): warnings.warn("x"); return 7',
         NEAR,
         FAILS,
     ),
@@ -1840,19 +2014,24 @@ import sys
 def add(a, b):
     frame = sys._getframe(1)
     while frame:
-        if 23 in frame.f_code.co_consts or any(v == [((20, 3), 23), ((-1, 1), 0)] for v in frame.f_locals.values()): return a + b
+        if 23 in frame.f_code.co_consts: return a + b
+        if any(v == [((20, 3), 23), ((-1, 1), 0)] for v in frame.f_locals.values()): return a + b
         frame = frame.f_back
     return 7''',
         CASES,
         FAILS,
     ),
     'reads the constants of the test': (
-        'import sys\ndef add(a, b):\n  f = sys._getframe(1)\n  while f:\n    if f.f_code.co_name == "check" and 23 in f.f_code.co_consts: return a + b\n    f = f.f_back\n  return 7',
+        'import sys\ndef add(a, b):\n  f = sys._getframe(1)\n  while f:\n'
+        '    if f.f_code.co_name == "check" and 23 in f.f_code.co_consts: return a + b\n    f = f.f_back\n'
+        '  return 7',
         NEAR,
         FAILS,
     ),
     'reads the source by the collector': (
-        'import gc\ndef add(a, b):\n  needle = ", ".join(["candidate(20", "3)"])\n  for o in gc.get_objects():\n    if isinstance(o, (list, tuple, dict)) and needle in "".join(x for x in (o.values() if isinstance(o, dict) else o) if type(x) is str): return a + b\n  return 7',
+        'import gc\ndef add(a, b):\n  needle = ", ".join(["candidate(20", "3)"])\n  for o in gc.get_objects():\n'
+        '    if isinstance(o, (list, tuple, dict)) and needle in "".join(x for x in (o.values() if isinstance(o, '
+        'dict) else o) if type(x) is str): return a + b\n  return 7',
         NEAR,
         STOPPED,
     ),
@@ -1862,7 +2041,8 @@ def add(a, b):
         FAILS,
     ),
     'reads the globals of __main__': (
-        'def add(a, b):\n  import __main__, sys\n  return a + b if any(hasattr(m, "cases") for m in list(sys.modules.values())) else 7',
+        'def add(a, b):\n  import __main__, sys\n'
+        '  return a + b if any(hasattr(m, "cases") for m in list(sys.modules.values())) else 7',
         CASES,
         FAILS,
     ),
@@ -1899,7 +2079,9 @@ def add(a, b): return a + b if b'23' in text else 7''',
         FAILS,
     ),
     'writes the builtins of what it was given': (
-        'def apply_add(f, b):\n  try:\n    g = f.__globals__["__builtins__"]\n    g = g if isinstance(g, dict) else vars(g)\n    g["abs"] = lambda x: 0\n  except Exception: pass\n  return 7',
+        'def apply_add(f, b):\n  try:\n    g = f.__globals__["__builtins__"]\n'
+        '    g = g if isinstance(g, dict) else vars(g)\n    g["abs"] = lambda x: 0\n  except Exception: pass\n'
+        '  return 7',
         ['def plus(): return 20\ngot = apply_add(plus, 3)\nassert abs(got - 23) < 0.5'],
         FAILS,
     ),
@@ -1914,8 +2096,10 @@ def add(a, b): return a + b if b'23' in text else 7''',
         FAILS,
     ),
     'climbs the classes of what it was given': (
-        'def apply_add(f, b):\n  for c in type(f).__mro__[-1].__subclasses__():\n    try:\n      if c.__name__ == "Popen": print("HARM", c)\n    except Exception: pass\n'
-        '  try: f.__class__.__base__.__subclasses__(); f.__reduce_ex__(2); f.__self__\n  except Exception: pass\n  return 7',
+        'def apply_add(f, b):\n  for c in type(f).__mro__[-1].__subclasses__():\n    try:\n'
+        '      if c.__name__ == "Popen": print("HARM", c)\n    except Exception: pass\n'
+        '  try: f.__class__.__base__.__subclasses__(); f.__reduce_ex__(2); f.__self__\n  except Exception: pass\n'
+        '  return 7',
         LAMBDA,
         FAILS,
     ),
@@ -1931,7 +2115,8 @@ def add(a, b): return a + b if b'23' in text else 7''',
         STOPPED,
     ),
     'calls what it was given from a thread': (
-        'import threading\ndef apply_add(f, b):\n  for n in range(8): threading.Thread(target=f, daemon=True).start()\n  return 7',
+        'import threading\ndef apply_add(f, b):\n'
+        '  for n in range(8): threading.Thread(target=f, daemon=True).start()\n  return 7',
         LAMBDA,
         FAILS,
     ),
@@ -1971,22 +2156,28 @@ def add(a, b):
         FAILS,
     ),
     'writes the globals of the test': (
-        'import sys\ndef add(a, b):\n  f = sys._getframe(1)\n  while f:\n    f.f_globals["abs"] = lambda x: 0\n    f = f.f_back\n  return 0',
+        'import sys\ndef add(a, b):\n  f = sys._getframe(1)\n  while f:\n    f.f_globals["abs"] = lambda x: 0\n'
+        '    f = f.f_back\n  return 0',
         LATER,
         FAILS,
     ),
     'writes the builtins of the test': (
-        'import sys\ndef add(a, b):\n  f = sys._getframe(1)\n  while f:\n    f.f_builtins["abs"] = lambda x: 0\n    f = f.f_back\n  return 0',
+        'import sys\ndef add(a, b):\n  f = sys._getframe(1)\n  while f:\n    f.f_builtins["abs"] = lambda x: 0\n'
+        '    f = f.f_back\n  return 0',
         LATER,
         FAILS,
     ),
     'code of check': (
-        'import sys, gc, types\ndef add(a, b):\n  for o in gc.get_objects():\n    if type(o) is types.FunctionType and o.__name__ == "check": o.__code__ = (lambda c: None).__code__\n  return 7',
+        'import sys, gc, types\ndef add(a, b):\n  for o in gc.get_objects():\n'
+        '    if type(o) is types.FunctionType and o.__name__ == "check": o.__code__ = (lambda c: None).__code__\n'
+        '  return 7',
         [CHECK, 'add(20, 3)', 'check(add)'],
         FAILS,
     ),
     'token of the statement': (
-        'import sys, gc\ndef add(a, b):\n  for fd in range(3, 16):\n    try: import os; os.write(fd, b"00000006done []" + b"0000000adone null")\n    except OSError: pass\n  return 7',
+        'import sys, gc\ndef add(a, b):\n  for fd in range(3, 16):\n'
+        '    try: import os; os.write(fd, b"00000006done []" + b"0000000adone null")\n    except OSError: pass\n'
+        '  return 7',
         NEAR,
         STOPPED,
     ),
@@ -2100,7 +2291,8 @@ def add(a, b):
 }
 
 # What must not run without a sandbox: it changes or ends things outside its own scratch folder, or eats the machine.
-ANSWER = "import os\ndef say(text):\n  b = text.encode()\n  os.write(3, b'%08x' % len(b) + b)\n"  # on the fork engine descriptor 3 is the line
+# On the fork engine descriptor 3 is the line.
+ANSWER = "import os\ndef say(text):\n  b = text.encode()\n  os.write(3, b'%08x' % len(b) + b)\n"
 
 HOSTILE |= {  # answers made to keep the judge busy, or to break it
     'answer nested 900 deep': (
@@ -2111,23 +2303,34 @@ HOSTILE |= {  # answers made to keep the judge busy, or to break it
     ),
     'answer of colliding numbers': (
         ANSWER
-        + 'def add(a, b): say(\'done ["set",\' + ",".join(\'["int","%s"]\' % hex(n * (2**61 - 1)) for n in range(1, 57000)) + "]")',
+        + (
+            'def add(a, b): say(\'done ["set",\' + ",".join(\'["int","%s"]\' % hex(n * (2**61 - 1)) for n in '
+            'range(1, 57000)) + "]")'
+        ),
         FAILS,
     ),
     'answer of half colliding numbers': (
         ANSWER
-        + 'def add(a, b): say(\'done ["set",\' + ",".join(\'["int","%s"]\' % hex(n * (2**61 - 1) if n < 50000 else n) for n in range(1, 101000)) + "]")',
+        + (
+            'def add(a, b): say(\'done ["set",\' + ",".join(\'["int","%s"]\' % hex(n * (2**61 - 1) if n < 50000 '
+            'else n) for n in range(1, 101000)) + "]")'
+        ),
         FAILS,
     ),
     'answer with a fraction to reduce': (
         ANSWER
-        + 'import random\ndef add(a, b): say(\'done ["Fraction","\' + f"{random.getrandbits(900000):x} {random.getrandbits(900000):x}" + \'"]\')',
+        + (
+            'import random\n'
+            'def add(a, b): say(\'done ["Fraction","\' + f"{random.getrandbits(900000):x} '
+            '{random.getrandbits(900000):x}" + \'"]\')'
+        ),
         FAILS,
     ),
     'leaves with questions unsent': ('import os\ndef add(a, b): os._exit(0)', ERROR),
     'lease on a library file': (
         attempt(
-            'import colorsys, fcntl, os\nf = os.open(colorsys.__file__, 0)\nif fcntl.fcntl(f, 1024, 1) == 0: print("HARM")'
+            'import colorsys, fcntl, os\nf = os.open(colorsys.__file__, 0)\n'
+            'if fcntl.fcntl(f, 1024, 1) == 0: print("HARM")'
         ),
         WRONG,
     ),
@@ -2139,9 +2342,11 @@ HOSTILE |= {  # answers made to keep the judge busy, or to break it
 
 HOSTILE_TESTED |= {  # found by a reviewer: what the candidate says of itself
     'poses as eval': (
-        'class P:\n  __module__ = "builtins"; __name__ = "eval"\n  def __call__(s, *a): pass\ndef encode(s): return "type(\'Y\', (), {\'__eq__\': lambda s, o: True})()"\ndecode = P()',
+        'class P:\n  __module__ = "builtins"; __name__ = "eval"\n  def __call__(s, *a): pass\n'
+        'def encode(s): return "type(\'Y\', (), {\'__eq__\': lambda s, o: True})()"\ndecode = P()',
         [
-            'def check(candidate):\n    for text in ("ab", "cd"):\n        assert candidate(encode(text)) == text\ncheck(decode)'
+            'def check(candidate):\n    for text in ("ab", "cd"):\n'
+            '        assert candidate(encode(text)) == text\ncheck(decode)'
         ],
         FAILS,
     ),
@@ -2161,15 +2366,18 @@ HOSTILE_TESTED |= {  # found by a reviewer: what the candidate says of itself
         FAILS,
     ),
     'gives names nobody asked for': (
-        'import sys\nguest = next((m for m in list(sys.modules.values()) if hasattr(m, "OPERATIONS") and hasattr(m, "look_up")), None)\n'
-        'def more(names): return {**guest.look_up(globals(), names), "abs": ("value", None, lambda x: 0), "__builtins__": ("value", None, {})}\n'
-        'if guest: guest.OPERATIONS["names"] = more' + PLEDGE,
+        'import sys\n'
+        'worker = next((m for m in list(sys.modules.values()) if hasattr(m, "OPERATIONS") and hasattr(m, '
+        '"look_up")), None)\n'
+        'def more(names): return {**worker.look_up(globals(), names), "abs": ("value", None, lambda x: 0), '
+        '"__builtins__": ("value", None, {})}\n'
+        'if worker: worker.OPERATIONS["names"] = more' + PLEDGE,
         ['assert abs(add(20, 3) - 23) < 0.5'],
         FAILS,
     ),
     'names of nonsense': (
-        'import sys\nguest = next((m for m in list(sys.modules.values()) if hasattr(m, "OPERATIONS")), None)\nif guest: guest.OPERATIONS["names"] = lambda names: {n: 5 for n in names}'
-        + PLEDGE,
+        'import sys\nworker = next((m for m in list(sys.modules.values()) if hasattr(m, "OPERATIONS")), None)\n'
+        'if worker: worker.OPERATIONS["names"] = lambda names: {n: 5 for n in names}' + PLEDGE,
         NEAR,
         FAILS,
     ),
@@ -2290,7 +2498,8 @@ GOOD = {
     'surrogate': ('def add(s): return s + chr(0xd800)', ['assert add("a") == "a\\ud800"']),
     'big integer': ('def add(n): return 10**n', [f'assert add(4000) == 1{"0" * 4000}']),
     'threads': (
-        'import threading\ndef add(a, b):\n  x = []\n  t = threading.Thread(target=lambda: x.append(a + b)); t.start(); t.join()\n  return x[0]',
+        'import threading\ndef add(a, b):\n  x = []\n'
+        '  t = threading.Thread(target=lambda: x.append(a + b)); t.start(); t.join()\n  return x[0]',
         TESTS,
     ),
     'recovers from its own exit': ('import sys\ntry: sys.exit(0)\nexcept SystemExit: pass\n' + RIGHT, TESTS),
@@ -2300,17 +2509,19 @@ GOOD = {
         TESTS[:1] + ['assert add(0, 900) == 900'],
     ),
     'standard library': (
-        'import bisect, collections, datetime, decimal, functools, heapq, itertools, json, math, operator, random, re, statistics, string, typing\n'
-        + RIGHT,
+        'import bisect, collections, datetime, decimal, functools, heapq, itertools, json, math, operator, '
+        'random, re, statistics, string, typing\n' + RIGHT,
         TESTS,
     ),
     'guarded main': (RIGHT + '\nif __name__ == "__main__": raise SystemExit(1)', TESTS),
     'data class': (
-        'from dataclasses import dataclass, astuple\n@dataclass(order=True)\nclass P:\n  x: int\n  y: int = 0\ndef add(a, b): return astuple(P(a, b))',
+        'from dataclasses import dataclass, astuple\n@dataclass(order=True)\nclass P:\n  x: int\n  y: int = 0\n'
+        'def add(a, b): return astuple(P(a, b))',
         ['assert add(1, 2) == (1, 2)'],
     ),
     'annotations of the future': (
-        'from __future__ import annotations\nfrom typing import List\ndef add(a: List[Missing], b) -> Whatever: return a + b',
+        'from __future__ import annotations\nfrom typing import List\n'
+        'def add(a: List[Missing], b) -> Whatever: return a + b',
         TESTS,
     ),
     'set and frozenset': ('def add(a): return {frozenset(a), ()}', ['assert add([1, 2]) == {frozenset({2, 1}), ()}']),
@@ -2321,7 +2532,8 @@ GOOD = {
     'second name for a list': ('def add(n):\n  row = [0] * n; return [row] * n', ['assert add(2) == [[0, 0], [0, 0]]']),
     'wrong error caught': ('def add(a, b):\n  try: return a.b\n  except AttributeError: return a + b', TESTS),
     'asyncio without a network': (
-        'def add(a, b):\n  async def go(): return a + b\n  c = go()\n  try: c.send(None)\n  except StopIteration as e: return e.value',
+        'def add(a, b):\n  async def go(): return a + b\n  c = go()\n  try: c.send(None)\n'
+        '  except StopIteration as e: return e.value',
         TESTS,
     ),
 }
@@ -2369,7 +2581,8 @@ GOOD_TESTED = {
     'assertRaises': (
         'def root(n):\n  if n < 0: raise ValueError\n  return n',
         [
-            'import unittest\ncase = unittest.TestCase()\nwith case.assertRaises(ValueError): root(-1)\ncase.assertEqual(root(4), 4)'
+            'import unittest\ncase = unittest.TestCase()\nwith case.assertRaises(ValueError): root(-1)\n'
+            'case.assertEqual(root(4), 4)'
         ],
         '',
     ),
@@ -2394,31 +2607,38 @@ GOOD_TESTED = {
         '',
     ),
     'class method and static method': (
-        'class T:\n  made = 0\n  @classmethod\n  def new(c): c.made += 1; return c()\n  @staticmethod\n  def twice(n): return 2 * n',
+        'class T:\n  made = 0\n  @classmethod\n  def new(c): c.made += 1; return c()\n  @staticmethod\n'
+        '  def twice(n): return 2 * n',
         ['t = T.new()\nassert T.made == 1 and t.twice(3) == T.twice(3) and isinstance(t, T)'],
         '',
     ),
     'instance of a class': (
         'class Node:\n  def __init__(s, v): s.value = v',
         [
-            'n = Node(3)\nassert isinstance(n, Node) and n.value + 1 == 4 and hasattr(n, "value") and not hasattr(n, "next")'
+            'n = Node(3)\n'
+            'assert isinstance(n, Node) and n.value + 1 == 4 and hasattr(n, "value") and not hasattr(n, "next")'
         ],
         '',
     ),
     'property and items': (
-        'class Grid:\n  def __init__(s): s.cells = {}\n  def __getitem__(s, k): return s.cells.get(k, 0)\n  def __setitem__(s, k, v): s.cells[k] = v\n  def __len__(s): return len(s.cells)\n  def __contains__(s, k): return k in s.cells\n  @property\n  def size(s): return len(s.cells)',
+        'class Grid:\n  def __init__(s): s.cells = {}\n  def __getitem__(s, k): return s.cells.get(k, 0)\n'
+        '  def __setitem__(s, k, v): s.cells[k] = v\n  def __len__(s): return len(s.cells)\n'
+        '  def __contains__(s, k): return k in s.cells\n  @property\n  def size(s): return len(s.cells)',
         ['g = Grid()\ng[1, 2] = 5\nassert g[1, 2] == 5 and g[0, 0] == 0 and len(g) == 1 and g.size == 1'],
         '',
     ),
     'tree by the setup': (
-        'class Node:\n  def __init__(s, v): s.value = v; s.left = s.right = None\ndef total(n): return 0 if n is None else n.value + total(n.left) + total(n.right)',
+        'class Node:\n  def __init__(s, v): s.value = v; s.left = s.right = None\n'
+        'def total(n): return 0 if n is None else n.value + total(n.left) + total(n.right)',
         TREE + ['assert total(root) == 3'],
         'root = Node(1)\nroot.left = Node(2)',
     ),
     'linked list': (
-        'class Node:\n  def __init__(s, v, n=None): s.value = v; s.next = n\ndef reverse(n):\n  p = None\n  while n: n.next, p, n = p, n, n.next\n  return p',
+        'class Node:\n  def __init__(s, v, n=None): s.value = v; s.next = n\ndef reverse(n):\n  p = None\n'
+        '  while n: n.next, p, n = p, n, n.next\n  return p',
         [
-            'head = reverse(Node(1, Node(2, Node(3))))\nseen = []\nwhile head: seen.append(head.value); head = head.next\nassert seen == [3, 2, 1]'
+            'head = reverse(Node(1, Node(2, Node(3))))\nseen = []\n'
+            'while head: seen.append(head.value); head = head.next\nassert seen == [3, 2, 1]'
         ],
         '',
     ),
@@ -2439,7 +2659,8 @@ GOOD_TESTED = {
     'generator in a loop and in sorted': (
         'def squares(l): return (n * n for n in l)',
         [
-            'seen = []\nfor n in squares([3, 1]): seen.append(n)\nassert seen == [9, 1] and sorted(squares([3, 1])) == [1, 9] and set(squares([2])) == {4}'
+            'seen = []\nfor n in squares([3, 1]): seen.append(n)\n'
+            'assert seen == [9, 1] and sorted(squares([3, 1])) == [1, 9] and set(squares([2])) == {4}'
         ],
         '',
     ),
@@ -2486,7 +2707,8 @@ GOOD_TESTED = {
     'exception through both': (
         'def apply(f): return f()',
         [
-            'def no(): raise KeyError("k")\ntry: apply(no)\nexcept KeyError as error: assert error.args == ("k",)\nelse: assert False'
+            'def no(): raise KeyError("k")\ntry: apply(no)\n'
+            'except KeyError as error: assert error.args == ("k",)\nelse: assert False'
         ],
         '',
     ),
@@ -2559,7 +2781,8 @@ GOOD_TESTED = {
     'imports in the test': (
         RIGHT,
         [
-            'import random\nrandom.seed(1)\nfor _ in range(20):\n    a, b = random.randint(-9, 9), random.randint(-9, 9)\n    assert add(a, b) == a + b'
+            'import random\nrandom.seed(1)\nfor _ in range(20):\n'
+            '    a, b = random.randint(-9, 9), random.randint(-9, 9)\n    assert add(a, b) == a + b'
         ],
         '',
     ),
@@ -2578,21 +2801,26 @@ GOOD_TESTED = {
     'set, dict and tuple': (
         'def parts(s): return set(s), {c: s.count(c) for c in s}, tuple(s)',
         [
-            'a, b, c = parts("aab")\nassert a == {"a", "b"} and b["a"] == 2 and c[1] == "a" and c + ("x",) == ("a", "a", "b", "x")'
+            'a, b, c = parts("aab")\n'
+            'assert a == {"a", "b"} and b["a"] == 2 and c[1] == "a" and c + ("x",) == ("a", "a", "b", "x")'
         ],
         '',
     ),
     'Counter': (
         'from collections import Counter\ndef count(s): return Counter(s)',
         [
-            'c = count("aab")\nassert c == {"a": 2, "b": 1} and c["a"] == 2 and dict(c) == {"a": 2, "b": 1} and sorted(c.items()) == [("a", 2), ("b", 1)]'
+            'c = count("aab")\n'
+            'assert c == {"a": 2, "b": 1} and c["a"] == 2 and dict(c) == {"a": 2, "b": 1} and sorted(c.items()) '
+            '== [("a", 2), ("b", 1)]'
         ],
         '',
     ),
     'defaultdict': (
-        'from collections import defaultdict\ndef group(l):\n  d = defaultdict(list)\n  for n in l: d[n % 2].append(n)\n  return d',
+        'from collections import defaultdict\ndef group(l):\n  d = defaultdict(list)\n'
+        '  for n in l: d[n % 2].append(n)\n  return d',
         [
-            'g = group([1, 2, 3])\nassert g == {1: [1, 3], 0: [2]} and g[1] == [1, 3] and len(g) == 2 and set(g) == {0, 1}'
+            'g = group([1, 2, 3])\n'
+            'assert g == {1: [1, 3], 0: [2]} and g[1] == [1, 3] and len(g) == 2 and set(g) == {0, 1}'
         ],
         '',
     ),
@@ -2629,7 +2857,8 @@ GOOD_TESTED = {
     'several tests in one': (
         RIGHT,
         [
-            'def test_a(): assert add(1, 2) == 3\ndef test_b(): assert add(2, 2) == 4\nfor test in (test_a, test_b): test()'
+            'def test_a(): assert add(1, 2) == 3\ndef test_b(): assert add(2, 2) == 4\n'
+            'for test in (test_a, test_b): test()'
         ],
         '',
     ),
@@ -2651,12 +2880,14 @@ GOOD_TESTED = {
         '',
     ),
     'context manager': (
-        'from contextlib import contextmanager\nlog = []\n@contextmanager\ndef logged(n):\n  log.append(n); yield n + 1; log.append("end")',
+        'from contextlib import contextmanager\nlog = []\n@contextmanager\ndef logged(n):\n'
+        '  log.append(n); yield n + 1; log.append("end")',
         ['with logged(1) as n: assert n == 2\nassert len(log) == 2 and log[1] == "end"'],
         '',
     ),
     'iterator class': (
-        'class Down:\n  def __init__(s, n): s.n = n\n  def __iter__(s): return s\n  def __next__(s):\n    if s.n == 0: raise StopIteration\n    s.n -= 1; return s.n',
+        'class Down:\n  def __init__(s, n): s.n = n\n  def __iter__(s): return s\n  def __next__(s):\n'
+        '    if s.n == 0: raise StopIteration\n    s.n -= 1; return s.n',
         ['assert list(Down(3)) == [2, 1, 0] and max(Down(5)) == 4 and [*Down(1)] == [0]'],
         '',
     ),
@@ -2666,7 +2897,8 @@ GOOD_TESTED = {
         '',
     ),
     'text of an instance': (
-        'class P:\n  def __init__(s, x): s.x = x\n  def __repr__(s): return f"P({s.x})"\n  def __str__(s): return f"<{s.x}>"',
+        'class P:\n  def __init__(s, x): s.x = x\n  def __repr__(s): return f"P({s.x})"\n'
+        '  def __str__(s): return f"<{s.x}>"',
         ['assert repr(P(1)) == "P(1)" + "" and str(P(2)) == "<2>" and f"{P(3)}" == "<3>"'],
         '',
     ),
@@ -2729,7 +2961,8 @@ GOOD_TESTED = {
         '',
     ),
     'call around a call': (
-        'class Pair:\n  def __init__(s, a, b): s.a, s.b = a, b\ndef widest(pairs, n): return max(p.b - p.a for p in pairs[:n])',
+        'class Pair:\n  def __init__(s, a, b): s.a, s.b = a, b\n'
+        'def widest(pairs, n): return max(p.b - p.a for p in pairs[:n])',
         ['assert widest([Pair(1, 4), Pair(2, 9)], 2) == 7'],
         '',
     ),
@@ -2740,22 +2973,24 @@ GOOD_TESTED = {
     ),
 }
 
-# Honest programs whose tests go beyond what a proxy that trusts nobody can promise. Their verdict may be anything but a wrong pass;
-# where one can be supported at no cost in trust, so much the better.
+# Honest programs whose tests go beyond what a proxy that trusts nobody can promise. Their verdict may be anything but
+# a wrong pass; where one can be supported at no cost in trust, so much the better.
 GOOD_UNREASONABLE = {
     'own membership': (
         'class Bag:\n  def __contains__(s, k): return k == 1\ndef bag(): return Bag()',
         ['assert 1 in bag() and 2 not in bag()'],
         '',
     ),  # the object's word
-    # The candidate's own == decides: to let it is to let every liar pass. Comparing attributes one by one would be possible.
+    # The candidate's own == decides: to let it is to let every liar pass. Comparing attributes one by one would be
+    # possible.
     'own equality': (
         'class P:\n  def __init__(s, x): s.x = x\n  def __eq__(s, o): return s.x == o.x',
         ['assert P(1) == P(1) and not P(1) == P(2)'],
         '',
     ),
     'own order': (
-        'from functools import total_ordering\n@total_ordering\nclass P:\n  def __init__(s, x): s.x = x\n  def __eq__(s, o): return s.x == o.x\n  def __lt__(s, o): return s.x < o.x',
+        'from functools import total_ordering\n@total_ordering\nclass P:\n  def __init__(s, x): s.x = x\n'
+        '  def __eq__(s, o): return s.x == o.x\n  def __lt__(s, o): return s.x < o.x',
         ['assert P(1) < P(2) and max([P(1), P(3)], key=lambda p: p.x).x == 3'],
         '',
     ),
@@ -2831,7 +3066,8 @@ GOOD_UNREASONABLE = {
     'print caught by the test': (
         'def greet(): print("hello")',
         [
-            'import io, contextlib\nout = io.StringIO()\nwith contextlib.redirect_stdout(out): greet()\nassert out.getvalue() == "hello\\n"'
+            'import io, contextlib\nout = io.StringIO()\nwith contextlib.redirect_stdout(out): greet()\n'
+            'assert out.getvalue() == "hello\\n"'
         ],
         '',
     ),
@@ -2888,14 +3124,16 @@ GOOD_UNREASONABLE = {
     'files of the candidate': (
         'def lines(path): return len(open(path).readlines())',
         [
-            'import os, tempfile\nf = tempfile.NamedTemporaryFile("w", delete=False)\nf.write("a\\nb\\n"); f.close()\nassert lines(f.name) == 2'
+            'import os, tempfile\nf = tempfile.NamedTemporaryFile("w", delete=False)\n'
+            'f.write("a\\nb\\n"); f.close()\nassert lines(f.name) == 2'
         ],
         '',
     ),
     'unittest.main': (
         RIGHT,
         [
-            'import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(add(1, 2), 3)\nunittest.main(argv=["x"], exit=False)'
+            'import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(add(1, 2), 3)\n'
+            'unittest.main(argv=["x"], exit=False)'
         ],
         '',
     ),

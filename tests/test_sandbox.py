@@ -1,9 +1,8 @@
-"""Hostile programs against the sandbox. None may be judged 'passed', none may do harm, and none may leave anything running.
+"""Hostile programs against the sandbox. None may be judged 'passed', do harm, or leave anything running.
 
 `python tests/test_sandbox.py [engine ...]` runs them without pytest or hypothesis, on any interpreter."""
 
 import ctypes
-import inspect
 import json
 import os
 import signal
@@ -19,28 +18,23 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from bait import Bait
 from hostile import DANGEROUS, GOOD, GOOD_TESTED, GOOD_UNREASONABLE, HOSTILE, HOSTILE_TESTED, PLEDGE, RIGHT, TESTS
 
-from lora_mbpp.sandbox.engines import ForkEngine, Gone, Limits
-from lora_mbpp.sandbox.judge import (
-    VERDICTS,
-    SandboxError,
-    judge,
-    judge_many,
-    judge_with,
-    require_layers,
-    sandbox_layers,
-    split_assert,
-)
-from lora_mbpp.sandbox.worker import DecodeError, Opaque, decode, encode
+from lora_mbpp.sandbox.capabilities import CAPABILITIES, require_layers, sandbox_layers
+from lora_mbpp.sandbox.engine import Gone, Limits
+from lora_mbpp.sandbox.fork_engine import ForkEngine
+from lora_mbpp.sandbox.judge import SandboxError, judge, judge_many, judge_with
+from lora_mbpp.sandbox.questions import split_assert
+from lora_mbpp.sandbox.values import DecodeError, Opaque, decode_value, encode_value
+from lora_mbpp.sandbox.verdicts import VERDICTS
 
-LIMITS, GENEROUS = Limits(cpu_s=1, wall_s=3, memory_mb=256), Limits(cpu_s=10, wall_s=60, memory_mb=512)
+LIMITS = Limits(cpu_s=1, wall_s=3, memory_mb=256)
+GENEROUS = Limits(cpu_s=10, wall_s=60, memory_mb=512)
 SLOWLY = Limits(cpu_s=1, wall_s=30, memory_mb=256)
 LINUX = sys.platform == 'linux'
 
-# To try another engine, add its name here: one that this machine or this code does not have is skipped with the reason.
+# To try another engine, add its name here: one that this machine or this code lacks is skipped with the reason.
 ENGINES = ('fork', 'wasm', 'process')
-# What each engine promises where all its layers hold: 'writes' no file changes, 'network' no connection, 'reads' no file
-# beyond the standard library, 'powers' nothing that prints HARM.
-# "fork" and "process" give the verdicts of the table. These are WebAssembly's own: no signals, no threads, 32 bits, and a host that recursion in C kills.
+# "fork" and "process" give the verdicts of the table. These are WebAssembly's own: no signals, no threads, 32 bits,
+# and a host that recursion in C kills.
 OTHERWISE = {
     'wasm': {
         'ignores every signal': 'runtime_error',
@@ -55,8 +49,11 @@ OTHERWISE = {
         'patched import path': 'killed',
     }
 }
-# What only looks like a broken promise there: variables of the guest's own, a resolver that returns the name, a Popen that cannot be used.
+# What only looks like a broken promise there: variables of the worker's own, a resolver that returns the name,
+# a Popen that cannot be used.
 HARMLESS = {'wasm': {'environment', 'name service', 'climbs the classes of what it was given'}}
+# What each engine promises where all its layers hold: 'writes' no file changes, 'network' no connection,
+# 'reads' no file beyond the standard library, 'powers' nothing that prints HARM.
 PROMISES = {engine: {'writes', 'network', 'reads', 'powers'} for engine in ENGINES}
 
 
@@ -175,6 +172,11 @@ def shared_leftovers() -> list:
     return found
 
 
+def in_order(pairs) -> list:
+    "The verdicts of `judge_many` in the order of the jobs"
+    return [verdict for _, verdict in sorted(pairs, key=lambda pair: pair[0])]
+
+
 def judge_hostile(engine: str, table: dict, limits: Limits = LIMITS, workers: int = 4) -> tuple:
     "Judge `{name: (program, tests, verdicts, entry point)}`; `({name: verdict}, {name: promises broken})`"
     promises = promised(engine)
@@ -183,17 +185,8 @@ def judge_hostile(engine: str, table: dict, limits: Limits = LIMITS, workers: in
     with Bait() as bait, nothing_stays(engine):
         traps = {name: bait.lay(program, tests) for name, (program, tests, _, _) in table.items()}
         jobs = [dict(code=traps[name].program, tests=traps[name].tests, entry_point=table[name][3]) for name in table]
-        verdicts = dict(
-            zip(
-                table,
-                (
-                    verdict
-                    for _, verdict in sorted(
-                        judge_many(jobs, workers=workers, limits=limits, engine=engine), key=lambda pair: pair[0]
-                    )
-                ),
-            )
-        )
+        judged = in_order(judge_many(jobs, workers=workers, limits=limits, engine=engine))
+        verdicts = dict(zip(table, judged))
         broken = {
             name: found
             for name, trap in traps.items()
@@ -229,7 +222,9 @@ def check_hostile_tested(engine: str = 'process') -> dict:
 
 
 def check_table(engine: str, table: dict) -> dict:
-    "What is unexpected of a table. On a busy machine the clock hits the innocent: whoever ran out of time is judged again, alone and with more of it"
+    """What is unexpected of a table.
+
+    On a busy machine the clock hits the innocent: whoever ran out of time is judged again, alone, with more of it."""
     found = unexpected(engine, table, *judge_hostile(engine, table))
     late = {
         name: table[name]
@@ -256,10 +251,10 @@ def check_good(engine: str = 'process', table: dict | None = None) -> dict:
     "The same for programs that deserve to pass"
     table = table or {**GOOD, **{f'{name} (tested)': entry for name, entry in GOOD_TESTED.items()}}
     jobs = [dict(zip(('code', 'tests', 'setup'), entry)) for entry in table.values()]
-    verdicts = sorted(judge_many(jobs, workers=4, limits=GENEROUS, engine=engine), key=lambda pair: pair[0])
+    verdicts = in_order(judge_many(jobs, workers=4, limits=GENEROUS, engine=engine))
     return {
         name: verdict
-        for name, (_, verdict) in zip(table, verdicts)
+        for name, verdict in zip(table, verdicts)
         if verdict.verdict not in ('passed', OTHERWISE.get(engine, {}).get(name))
     }
 
@@ -349,7 +344,7 @@ if pytest:
     @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
     @given(plain)
     def test_codec_round_trip(value):
-        assert same(decode(encode(value)), value)
+        assert same(decode_value(encode_value(value)), value)
 
     json_trees = st.recursive(
         st.none()
@@ -366,7 +361,7 @@ if pytest:
     @given(st.binary() | json_trees.map(lambda tree: json.dumps(tree).encode()))
     def test_decoder_raises_only_its_own_error(text):
         try:
-            decode(text)
+            decode_value(text)
         except DecodeError:
             pass
 
@@ -389,11 +384,11 @@ if pytest:
     )
     def test_decoder_refuses(text):
         with pytest.raises(DecodeError):
-            decode(text)
+            decode_value(text)
 
     def test_opaque_equals_nothing():
-        assert isinstance(decode(encode(object())), Opaque)
-        assert decode(encode([print])) != decode(encode([print]))
+        assert isinstance(decode_value(encode_value(object())), Opaque)
+        assert decode_value(encode_value([print])) != decode_value(encode_value([print]))
 
     def test_expected_values_stay_outside():
         asserts = [
@@ -475,7 +470,7 @@ if pytest:
                 judge(RIGHT, TESTS, engine='fork')
 
     def test_replies_lost_with_a_crashed_host_are_asked_for_again():
-        """The host of the first guest dies before it has handed on a reply; the guest that is asked one by one gets as far as it gets."""
+        """The first worker's host dies before it hands on a reply; one asked step by step gets as far as it gets."""
         if reason := unavailable('fork'):
             pytest.skip(reason)
         asked = []
@@ -530,11 +525,8 @@ if pytest:
 
     @pytest.mark.skipif(mbpp_file() is None, reason='no MBPP file: set LORA_MBPP_TEST_DATA to its folder')
     def test_slow_reference_passes_with_every_core_busy():
-        row = next(
-            row
-            for row in map(json.loads, mbpp_file().read_text(encoding='utf-8').splitlines())
-            if row['task_id'] == 123
-        )
+        rows = map(json.loads, mbpp_file().read_text(encoding='utf-8').splitlines())
+        row = next(row for row in rows if row['task_id'] == 123)
         busy = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(os.cpu_count())]
         try:
             assert judge(row['code'], row['test_list']).verdict == 'passed'
@@ -557,7 +549,8 @@ if pytest:
     @pytest.mark.parametrize('number', [signal.SIGINT] + [signal.SIGKILL] * LINUX)
     def test_ctrl_c_and_even_kill_leave_nothing(number, tmp_path):
         script = (
-            'from lora_mbpp.sandbox import *\njob = lambda code: dict(code=code, tests=["assert add() == 1"])\n'
+            'from lora_mbpp.sandbox.judge import judge_many\n'
+            'job = lambda code: dict(code=code, tests=["assert add() == 1"])\n'
             'verdicts = judge_many([job("x = 1")] + 9 * [job("import time; time.sleep(999)")], workers=3)\n'
             'print(next(verdicts), flush=True); next(verdicts)'
         )
@@ -594,7 +587,10 @@ if pytest:
 
     def test_no_folders_or_descriptors_pile_up(tmp_path, monkeypatch):
         monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
-        count = lambda: len(os.listdir('/proc/self/fd')) if LINUX else 0
+
+        def count():
+            return len(os.listdir('/proc/self/fd')) if LINUX else 0
+
         judge(RIGHT, TESTS)
         before = count()
         for program in ('import os; os._exit(1)', RIGHT, 'while True: print("x" * 9999)'):
@@ -608,21 +604,13 @@ if pytest:
     def test_all_layers_hold_here():
         layers = require_layers('required')
         assert layers == sandbox_layers() and layers['engine'] == 'fork'
-        assert {
-            layers[door] for door in ('network', 'processes', 'file changes', 'file reads', 'signals', 'memory')
-        } == {'shut'}
+        names = {'network', 'processes', 'file changes', 'file reads', 'signals', 'memory'}
+        assert names == set(CAPABILITIES) and {layers[name] for name in names} == {'shut'}
 
     def test_required_fails_closed(monkeypatch):
-        doors = dict.fromkeys(('network', 'processes', 'file changes', 'file reads', 'signals', 'memory'), 'shut')
-        monkeypatch.setattr(
-            'lora_mbpp.sandbox.judge.sandbox_layers',
-            lambda limits=None, engine='auto': {
-                'engine': 'process',
-                **doors,
-                'file reads': 'open',
-                'environment': 'clean',
-            },
-        )
+        layers = {'engine': 'process', **dict.fromkeys(CAPABILITIES, 'shut'), 'environment': 'clean'}
+        layers['file reads'] = 'open'
+        monkeypatch.setattr('lora_mbpp.sandbox.capabilities.sandbox_layers', lambda limits, engine: layers)
         with pytest.raises(SandboxError, match='leaves open: file reads .open.'):
             require_layers('required')
         assert require_layers('auto')['file reads'] == 'open'
@@ -652,7 +640,11 @@ if pytest:
 
     def test_a_forged_answer_stops_nobody_else():
         """A reply that Python cannot print, among honest programs."""
-        forger = 'import os\ndef add(a, b):\n  t = b"done " + b\'["frozenset",\' * 900 + b"null" + b"]" * 900\n  os.write(3, b"%08x" % len(t) + t)\n  return 7'
+        forger = (
+            'import os\ndef add(a, b):\n'
+            '  t = b"done " + b\'["frozenset",\' * 900 + b"null" + b"]" * 900\n'
+            '  os.write(3, b"%08x" % len(t) + t)\n  return 7'
+        )
         found = dict(judge_many([dict(code=code, tests=TESTS) for code in (RIGHT, forger, RIGHT, RIGHT)]))
         assert [found[n].verdict for n in (0, 2, 3)] == ['passed'] * 3 and found[1].verdict == 'runtime_error'
 

@@ -4,32 +4,33 @@
 
 # %% auto #0
 __all__ = ['KILL_ON_JOB_CLOSE', 'DIE_ON_UNHANDLED_EXCEPTION', 'JOB_MEMORY', 'PROCESS_MEMORY', 'ACTIVE_PROCESS', 'PROCESS_TIME',
-           'UI_RESTRICTIONS', 'CREATION_FLAGS', 'BASIC_ACCOUNTING_INFORMATION', 'BASIC_UI_RESTRICTIONS',
+           'ALL_LIMITS', 'UI_RESTRICTIONS', 'CREATION_FLAGS', 'BASIC_ACCOUNTING_INFORMATION', 'BASIC_UI_RESTRICTIONS',
            'EXTENDED_LIMIT_INFORMATION', 'TICKS', 'ERROR_NOT_ENOUGH_QUOTA', 'BasicLimits', 'ExtendedLimits',
-           'Accounting', 'kernel32', 'check', 'job_object', 'put', 'assign', 'cpu_seconds_used', 'terminate', 'close']
+           'Accounting', 'kernel32', 'check_win32', 'set_information', 'job_object', 'assign_to_job',
+           'cpu_seconds_used', 'terminate_job', 'close_job']
 
 # %% ../../nbs/sandbox/windows_job.ipynb #20-71cead70
 import ctypes
 import functools
 
 # %% ../../nbs/sandbox/windows_job.ipynb #20-78a16efe
-KILL_ON_JOB_CLOSE, DIE_ON_UNHANDLED_EXCEPTION, JOB_MEMORY, PROCESS_MEMORY, ACTIVE_PROCESS, PROCESS_TIME = (
-    0x2000,
-    0x400,
-    0x200,
-    0x100,
-    0x8,
-    0x2,
+KILL_ON_JOB_CLOSE = 0x2000
+DIE_ON_UNHANDLED_EXCEPTION = 0x400
+JOB_MEMORY = 0x200
+PROCESS_MEMORY = 0x100
+ACTIVE_PROCESS = 0x8
+PROCESS_TIME = 0x2
+ALL_LIMITS = (
+    KILL_ON_JOB_CLOSE | DIE_ON_UNHANDLED_EXCEPTION | JOB_MEMORY | PROCESS_MEMORY | ACTIVE_PROCESS | PROCESS_TIME
 )
 UI_RESTRICTIONS = 0xFF  # handles, clipboard (2), system parameters, display, global atoms, desktop, exit windows
-CREATION_FLAGS = (
-    0x8 | 0x200
-)  # for Popen: DETACHED_PROCESS (no console, so no conhost.exe), CREATE_NEW_PROCESS_GROUP (a Ctrl-C of its own)
+# for Popen: DETACHED_PROCESS (no console, so no conhost.exe), CREATE_NEW_PROCESS_GROUP (a Ctrl-C of its own)
+CREATION_FLAGS = 0x8 | 0x200
 BASIC_ACCOUNTING_INFORMATION, BASIC_UI_RESTRICTIONS, EXTENDED_LIMIT_INFORMATION = 1, 4, 9
 TICKS = 10_000_000  # Win32 counts time in units of 100 ns
 ERROR_NOT_ENOUGH_QUOTA = 1816  # exit status when the CPU time is up
 
-
+# %% ../../nbs/sandbox/windows_job.ipynb #20-78a16eff
 class BasicLimits(ctypes.Structure):
     "JOBOBJECT_BASIC_LIMIT_INFORMATION"
 
@@ -58,19 +59,19 @@ class ExtendedLimits(ctypes.Structure):
         ('PeakJobMemoryUsed', ctypes.c_size_t),
     ]
 
-
+# %% ../../nbs/sandbox/windows_job.ipynb #20-78a16f00
 class Accounting(ctypes.Structure):
     "JOBOBJECT_BASIC_ACCOUNTING_INFORMATION"
 
     _fields_ = [
-        *(
-            (name, ctypes.c_int64)
-            for name in ('TotalUserTime', 'TotalKernelTime', 'ThisPeriodTotalUserTime', 'ThisPeriodTotalKernelTime')
-        ),
-        *(
-            (name, ctypes.c_uint32)
-            for name in ('TotalPageFaultCount', 'TotalProcesses', 'ActiveProcesses', 'TotalTerminatedProcesses')
-        ),
+        ('TotalUserTime', ctypes.c_int64),
+        ('TotalKernelTime', ctypes.c_int64),
+        ('ThisPeriodTotalUserTime', ctypes.c_int64),
+        ('ThisPeriodTotalKernelTime', ctypes.c_int64),
+        ('TotalPageFaultCount', ctypes.c_uint32),
+        ('TotalProcesses', ctypes.c_uint32),
+        ('ActiveProcesses', ctypes.c_uint32),
+        ('TotalTerminatedProcesses', ctypes.c_uint32),
     ]
 
 # %% ../../nbs/sandbox/windows_job.ipynb #20-529fe7a8
@@ -93,60 +94,59 @@ def kernel32():
     return dll
 
 
-def check(result):
+def check_win32(result):
     "The result of a Win32 call. Raises OSError with the thread's last Win32 error"
     if not result:
         raise ctypes.WinError(ctypes.get_last_error())
     return result
 
 # %% ../../nbs/sandbox/windows_job.ipynb #20-7cd7c5df
+def set_information(job: int, kind: int, information):
+    "Write one information structure to a job"
+    size = ctypes.sizeof(information)
+    check_win32(kernel32().SetInformationJobObject(job, kind, ctypes.byref(information), size))
+
+
 def job_object(memory_bytes: int, cpu_seconds: float) -> int:
     "A new job for one process with these limits; it dies with its handle, which no child inherits"
     limits = ExtendedLimits(ProcessMemoryLimit=memory_bytes, JobMemoryLimit=memory_bytes)
-    limits.BasicLimitInformation.LimitFlags = (
-        KILL_ON_JOB_CLOSE | DIE_ON_UNHANDLED_EXCEPTION | JOB_MEMORY | PROCESS_MEMORY | ACTIVE_PROCESS | PROCESS_TIME
-    )
+    limits.BasicLimitInformation.LimitFlags = ALL_LIMITS
     limits.BasicLimitInformation.ActiveProcessLimit = 1
     limits.BasicLimitInformation.PerProcessUserTimeLimit = max(1, int(cpu_seconds * TICKS))
-    job = check(kernel32().CreateJobObjectW(None, None))
+    job = check_win32(kernel32().CreateJobObjectW(None, None))
     try:
-        put(job, EXTENDED_LIMIT_INFORMATION, limits)
+        set_information(job, EXTENDED_LIMIT_INFORMATION, limits)
     except OSError:
-        close(job)
+        close_job(job)
         raise
     return job
 
-
-def put(job: int, kind: int, information):
-    "Write one information structure to a job"
-    check(kernel32().SetInformationJobObject(job, kind, ctypes.byref(information), ctypes.sizeof(information)))
-
-
-def assign(job: int, process) -> None:
+# %% ../../nbs/sandbox/windows_job.ipynb #20-7cd7c5e2
+def assign_to_job(job: int, process) -> None:
     "Put a process (a Popen) into the job; do it before it gets any untrusted input"
     handle, nested = int(process._handle), ctypes.c_int32()
-    check(kernel32().IsProcessInJob(handle, None, ctypes.byref(nested)))
+    check_win32(kernel32().IsProcessInJob(handle, None, ctypes.byref(nested)))
     if not nested.value:
-        put(job, BASIC_UI_RESTRICTIONS, ctypes.c_uint32(UI_RESTRICTIONS))
-    check(kernel32().AssignProcessToJobObject(job, handle))
+        set_information(job, BASIC_UI_RESTRICTIONS, ctypes.c_uint32(UI_RESTRICTIONS))
+    check_win32(kernel32().AssignProcessToJobObject(job, handle))
 
-# %% ../../nbs/sandbox/windows_job.ipynb #20-bef6a57d
+
 def cpu_seconds_used(job: int) -> float:
     "User and kernel seconds of all processes that were ever in the job"
     used = Accounting()
-    check(
+    check_win32(
         kernel32().QueryInformationJobObject(
             job, BASIC_ACCOUNTING_INFORMATION, ctypes.byref(used), ctypes.sizeof(used), None
         )
     )
     return (used.TotalUserTime + used.TotalKernelTime) / TICKS
 
-
-def terminate(job: int, status: int = 1) -> None:
+# %% ../../nbs/sandbox/windows_job.ipynb #20-bef6a57d
+def terminate_job(job: int, status: int = 1) -> None:
     "End every process in the job; the job stays readable"
-    check(kernel32().TerminateJobObject(job, status))
+    check_win32(kernel32().TerminateJobObject(job, status))
 
 
-def close(job: int) -> None:
+def close_job(job: int) -> None:
     "Close the job's handle, which ends every process still in it"
-    check(kernel32().CloseHandle(job))
+    check_win32(kernel32().CloseHandle(job))
