@@ -60,8 +60,9 @@ from lora_mbpp.models.loading import (
     peak_memory_gb,
 )
 from .models.lora_layers import fuse_kernels
-from .sandbox.engines import Limits
-from .sandbox.judge import judge_many, require_layers
+from .sandbox.capabilities import require_layers
+from .sandbox.engine import Limits
+from .sandbox.judge import judge_many
 from .tasks.evalplus import compact
 from .tasks.humaneval import HUMANEVAL_PROTOCOL, completed, with_preamble
 from .tasks.loading import read_table, task_set, with_benchmark

@@ -26,8 +26,8 @@ from ..generation.multi_lora import MultiLoRA
 from ..models.adapters import adapter_config
 from ..models.loading import choose_runtime
 from .adapter_anatomy import truncate, truncation_ranks
-from ..sandbox.engines import Limits
-from ..sandbox.judge import require_layers
+from ..sandbox.capabilities import require_layers
+from ..sandbox.engine import Limits
 
 # %% ../../nbs/reporting/rank_truncation.ipynb #24-36b2d05b
 def beside(place: Path, what: str) -> Path:
