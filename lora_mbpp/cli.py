@@ -180,15 +180,18 @@ def cmd_sweep(args) -> int:
         raise UserError('--lr is one learning rate, --lrs a search: give one of them')
     cfg = config_from(given)
     given = {name: getattr(cfg, name) for name in given if name != 'preset'}
+    from lora_mbpp.experiments.scheduling import SchedulerOptions
+    from lora_mbpp.experiments.study import Study
     from lora_mbpp.experiments.sweep import sweep
 
-    place = (args.jobs, args.engine, args.address, args.results_url)
-    return 1 if sweep(cfg, ranks, seeds, args.reports_dir, given, lrs, *place) else 0
+    options = SchedulerOptions(args.jobs, args.engine, args.address)
+    failures = sweep(Study(cfg, ranks, seeds, given, lrs), options, args.reports_dir, args.results_url)
+    return 1 if failures else 0
 
 
 def cmd_report(args) -> int:
     "HTML pages and index page anew, from the reports that are there."
-    from lora_mbpp.experiments.sweep import rebuild
+    from lora_mbpp.experiments.index_page import rebuild
 
     print(f"\nreports: {shown(rebuild(config_from(given_values(args, 'analysis')), args.reports_dir))}")
     return 0

@@ -13,29 +13,23 @@ import pytest
 from lora_mbpp.cli import main
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.files import read_json
+from lora_mbpp.experiments import ray_cluster
 
 needs_ray = pytest.mark.skipif(
     not find_spec('ray') or os.name == 'nt', reason='Ray is not installed: pip install -e ".[ray]"'
 )
+TRAINING = {'max_steps': 12, 'checkpoint_every': 2}
+
+
+def on_ray(test):
+    """Needs Ray; one cluster at a time, since two would share this machine's cores."""
+    return needs_ray(pytest.mark.xdist_group('ray')(test))
 
 
 def options(place, *extra):
-    return [
-        'sweep',
-        '--preset',
-        'test',
-        '--data-dir',
-        str(place / 'data'),
-        '--artifacts-dir',
-        str(place / 'artifacts'),
-        '--reports-dir',
-        str(place / 'reports'),
-        '--max-steps',
-        '12',
-        '--checkpoint-every',
-        '2',
-        *extra,
-    ]
+    """Arguments of a sweep on the random model, all files below `place`."""
+    folders = [part for name in ('data', 'artifacts', 'reports') for part in (f'--{name}-dir', str(place / name))]
+    return ['sweep', '--preset', 'test', *folders, '--max-steps', '12', '--checkpoint-every', '2', *extra]
 
 
 @pytest.fixture
@@ -52,56 +46,55 @@ def test_what_cannot_be_had_is_a_sentence(tmp_path, ordinary, capsys, monkeypatc
     assert 'add --engine ray' in said('--address', '10.0.0.1:6379')
     (tmp_path / 'file').touch()
     assert 'cannot write to' in said('--reports-dir', str(tmp_path / 'file' / 'reports'))
-    import lora_mbpp.experiments.ray_cluster
-
-    monkeypatch.setattr(lora_mbpp.cluster, 'find_spec', lambda name: None)
+    monkeypatch.setattr(ray_cluster, 'find_spec', lambda name: None)
     assert 'pip install -e ".[ray]"' in said('--engine', 'ray')
 
 
-@needs_ray
+@on_ray
 def test_more_cards_than_a_node_has(tmp_path, ordinary, capsys, monkeypatch):
     """Said before anything runs, and the cluster that was started for it is gone."""
     import ray
 
-    import lora_mbpp.experiments.ray_cluster
+    nodes = [{'Alive': True, 'Resources': {'CPU': 8, 'GPU': 2}}, {'Alive': True, 'Resources': {'CPU': 4}}]
 
     def pretend(address=None):
-        monkeypatch.setattr(
-            ray,
-            'nodes',
-            lambda: [{'Alive': True, 'Resources': {'CPU': 8, 'GPU': 2}}, {'Alive': True, 'Resources': {'CPU': 4}}],
-        )
+        monkeypatch.setattr(ray, 'nodes', lambda: nodes)
         return False
 
-    monkeypatch.setattr(lora_mbpp.cluster, 'connect', pretend)
+    monkeypatch.setattr(ray_cluster, 'connect', pretend)
     assert main(options(tmp_path, '--engine', 'ray', '--gpus', '4')) == 2
-    assert (
-        'the largest node of the cluster has 2 CUDA cards' in capsys.readouterr().err
-        and not (tmp_path / 'reports' / '00_data.ipynb').exists()
-    )
+    assert 'the largest node of the cluster has 2 CUDA cards' in capsys.readouterr().err
+    assert not (tmp_path / 'reports' / '00_data.ipynb').exists()
 
 
-@needs_ray
+@on_ray
 def test_an_address_that_does_not_answer(tmp_path, ordinary, capsys):
     started = time.perf_counter()
     assert main(options(tmp_path, '--engine', 'ray', '--address', '127.0.0.1:9')) == 2
-    assert time.perf_counter() - started < 10 and 'no Ray cluster answers at 127.0.0.1:9' in capsys.readouterr().err
-    assert (
-        main(options(tmp_path, '--engine', 'ray', '--address', 'nonsense')) == 2
-        and 'host:port' in capsys.readouterr().err
-    )
+    assert time.perf_counter() - started < 10
+    assert 'no Ray cluster answers at 127.0.0.1:9' in capsys.readouterr().err
+    assert main(options(tmp_path, '--engine', 'ray', '--address', 'nonsense')) == 2
+    assert 'host:port' in capsys.readouterr().err
 
 
 def kernels_on(node) -> list:
     """The notebooks' processes on a node of the cluster."""
-    raylet = psutil.Process(
-        next(info.process.pid for infos in (node.all_processes.get('raylet', []),) for info in infos)
-    )
+    raylet = psutil.Process(node.all_processes['raylet'][0].process.pid)
     return [member for member in raylet.children(recursive=True) if 'ipykernel' in ' '.join(member.cmdline())]
 
 
+def busy_kernels(node) -> list:
+    """Those of them whose imports are done, by the CPU seconds that they have taken."""
+    return [kernel for kernel in kernels_on(node) if sum(kernel.cpu_times()[:2]) > 4]
+
+
+def is_alive(process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 def three_nodes_lose_one(log, command):
-    """What `command(address)` says, on a cluster one of whose three nodes dies while it makes a report; and the processes that died."""
+    """Status and output of `command(address)` on a cluster of three nodes, one of which dies while it makes a report;
+    and the processes that died."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False})
@@ -112,9 +105,7 @@ def three_nodes_lose_one(log, command):
             deadline, busy = time.time() + 200, []
             while time.time() < deadline and process.poll() is None and not busy:
                 time.sleep(0.1)
-                busy = [
-                    kernel for kernel in kernels_on(doomed) if sum(kernel.cpu_times()[:2]) > 4
-                ]  # its imports are done
+                busy = busy_kernels(doomed)
             cluster.remove_node(doomed, allow_graceful=False)
             process.wait(600)
             file.seek(0)
@@ -126,110 +117,87 @@ def three_nodes_lose_one(log, command):
 TRAININGS = """
 import sys
 from pathlib import Path
-from lora_mbpp.experiments.ray_cluster import RayExecutor
+
 from lora_mbpp.core.config import resolve
-from lora_mbpp.experiments.sweep import ReportScheduler, gpus_wanted, in_place, notebooks_folder, study_steps
-given = dict(data_dir=sys.argv[1] + '/data', artifacts_dir=sys.argv[1] + '/artifacts', max_steps=12, checkpoint_every=2)
-cfg, failed = in_place(resolve('test', **given)), {}
-reports = Path(sys.argv[1])/'reports'
-reports.mkdir()
-steps = [step for step in study_steps(cfg, [2, 3], [0, 1, 2], given) if step.name.startswith(('00', '02'))]
-with RayExecutor(sys.argv[2], gpus_wanted) as workers: ReportScheduler(workers, len(steps), workers.places).carry_out(steps, notebooks_folder(), reports, failed)
+from lora_mbpp.experiments.ray_cluster import RayExecutor
+from lora_mbpp.experiments.reports import ReportFolders
+from lora_mbpp.experiments.scheduling import ReportScheduler, gpus_of_call
+from lora_mbpp.experiments.study import Study, notebooks_folder, study_steps, with_absolute_folders
+
+place, address = Path(sys.argv[1]), sys.argv[2]
+given = {'data_dir': f'{place}/data', 'artifacts_dir': f'{place}/artifacts', 'max_steps': 12, 'checkpoint_every': 2}
+study = Study(with_absolute_folders(resolve('test', **given)), [2], [0, 1, 2], given)
+folders, failed = ReportFolders(notebooks_folder(), place / 'reports'), {}
+folders.reports.mkdir()
+steps = [step for step in study_steps(study) if step.name.startswith(('00', '02'))]
+with RayExecutor(address, gpus_of_call) as executor:
+    ReportScheduler(executor, len(steps), executor.devices, on_cluster=True).run(steps, folders, failed)
 sys.exit(len(failed))
 """
 
 
-@needs_ray
-@pytest.mark.parametrize(
-    'whole',
-    [
-        False,
-        pytest.param(
-            True,
-            marks=pytest.mark.skipif(
-                not os.environ.get('LORA_MBPP_LONG_TESTS'), reason='takes five minutes: set LORA_MBPP_LONG_TESTS=1'
-            ),
-        ),
-    ],
-    ids=['trainings', 'whole sweep'],
-)
-def test_six_runs_over_three_nodes_one_of_which_dies(tmp_path, ordinary, whole):
-    """All results are there, equal to those made in this process; of a whole sweep they are copied where they were wanted."""
-    from lora_mbpp.core.runs import adapter_dir
-    from lora_mbpp.evaluate import evaluate
+def check_losses(place, rank, seed):
+    """The losses of a run on the cluster are those of a training in this process; returns the run's configuration."""
     from lora_mbpp.train import train
 
+    here = {'preset': 'test', 'data_dir': str(place / 'data'), 'artifacts_dir': str(place / 'here')}
+    cfg = resolve(**here, **TRAINING, rank=rank, seed=seed)
+    losses = [entry['loss'] for entry in train(cfg)['train_info']['losses']]
+    theirs = read_json(place / 'artifacts' / 'metrics' / f'test-r{rank}-s{seed}.json')['train_info']['losses']
+    assert len(losses) == 12 and [entry['loss'] for entry in theirs] == pytest.approx(losses, abs=1e-5)
+    return cfg
+
+
+@on_ray
+def test_trainings_over_three_nodes_one_of_which_dies(tmp_path, ordinary):
+    """All results are there, equal to those made in this process."""
+
     def command(address):
-        if not whole:
-            return [sys.executable, '-c', TRAININGS, str(tmp_path), address]
-        return [
-            sys.executable,
-            '-m',
-            'lora_mbpp.cli',
-            *options(
-                tmp_path,
-                '--ranks',
-                '2,3',
-                '--seeds',
-                '0,1,2',
-                '--engine',
-                'ray',
-                '--address',
-                address,
-                '--results-url',
-                f'file://{tmp_path}/elsewhere',
-            ),
-        ]
+        return [sys.executable, '-c', TRAININGS, str(tmp_path), address]
 
     status, said, died = three_nodes_lose_one(tmp_path / 'log', command)
     assert status == 0 and 'FAILED' not in said, said[-3000:]
-    assert died and not any(kernel.is_running() and kernel.status() != psutil.STATUS_ZOMBIE for kernel in died)
-    here = {
-        'preset': 'test',
-        'data_dir': str(tmp_path / 'data'),
-        'artifacts_dir': str(tmp_path / 'here'),
-        'max_steps': 12,
-        'checkpoint_every': 2,
-    }
+    assert died and not any(map(is_alive, died))
+    for seed in (0, 1, 2):
+        check_losses(tmp_path, 2, seed)
+
+
+@on_ray
+@pytest.mark.slow
+def test_a_sweep_of_six_runs_over_three_nodes_one_of_which_dies(tmp_path, ordinary):
+    """Trainings and evaluations are all there, equal to those of this process, and copied where they were wanted."""
+    from lora_mbpp.core.runs import adapter_dir
+    from lora_mbpp.evaluate import evaluate
+
+    elsewhere = tmp_path / 'elsewhere'
+
+    def command(address):
+        where = ('--engine', 'ray', '--address', address, '--results-url', f'file://{elsewhere}')
+        return [sys.executable, '-m', 'lora_mbpp.cli', *options(tmp_path, '--ranks', '2,3', '--seeds', '0,1,2', *where)]
+
+    status, said, died = three_nodes_lose_one(tmp_path / 'log', command)
+    assert status == 0 and 'FAILED' not in said, said[-3000:]
+    assert died and not any(map(is_alive, died))
     for rank in (2, 3):
         for seed in (0, 1, 2):
-            cfg, name = resolve(**here, rank=rank, seed=seed), f'test-r{rank}-s{seed}'
-            losses = [e['loss'] for e in train(cfg)['train_info']['losses']]
-            theirs = read_json(tmp_path / 'artifacts' / 'metrics' / f'{name}.json')
-            assert len(losses) == 12 and [e['loss'] for e in theirs['train_info']['losses']] == pytest.approx(
-                losses, abs=1e-5
-            )
-            if whole:
-                ours, theirs = evaluate(cfg, name, adapter_dir(cfg))['eval_info'], theirs['eval_info']
-                assert theirs['pass_at_1'] == ours['pass_at_1'] and theirs['reference_nll'] == pytest.approx(
-                    ours['reference_nll'], abs=1e-4
-                )
-    if whole:
-        assert (tmp_path / 'elsewhere' / 'reports' / 'index.html').stat().st_size > 5000 and len(
-            list((tmp_path / 'elsewhere' / 'metrics').glob('*.json'))
-        ) == 7
+            cfg, name = check_losses(tmp_path, rank, seed), f'test-r{rank}-s{seed}'
+            ours = evaluate(cfg, name, adapter_dir(cfg))['eval_info']
+            theirs = read_json(tmp_path / 'artifacts' / 'metrics' / f'{name}.json')['eval_info']
+            assert theirs['pass_at_1'] == ours['pass_at_1']
+            assert theirs['reference_nll'] == pytest.approx(ours['reference_nll'], abs=1e-4)
+    assert (elsewhere / 'reports' / 'index.html').stat().st_size > 5000
+    assert len(list((elsewhere / 'metrics').glob('*.json'))) == 7
 
 
-@needs_ray
+@on_ray
 def test_ctrl_c_leaves_nothing_running(tmp_path, ordinary):
+    command = [sys.executable, '-m', 'lora_mbpp.cli']
+    command += options(tmp_path, '--ranks', '2', '--max-steps', '4000', '--engine', 'ray')
     process = subprocess.Popen(
-        [
-            sys.executable,
-            '-m',
-            'lora_mbpp.cli',
-            *options(tmp_path, '--ranks', '2', '--max-steps', '4000', '--engine', 'ray'),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
-    deadline = time.time() + 150
-    while (
-        time.time() < deadline
-        and process.poll() is None
-        and not list(tmp_path.glob('artifacts/checkpoints/*/checkpoints/checkpoint-*/whole.json'))
-    ):
+    checkpoint, deadline = 'artifacts/checkpoints/*/checkpoints/checkpoint-*/whole.json', time.time() + 150
+    while time.time() < deadline and process.poll() is None and not list(tmp_path.glob(checkpoint)):
         time.sleep(0.05)
     family = psutil.Process(process.pid).children(recursive=True)
     assert any('ipykernel' in ' '.join(member.cmdline()) for member in family if member.is_running())
@@ -237,4 +205,4 @@ def test_ctrl_c_leaves_nothing_running(tmp_path, ordinary):
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and 'interrupted' in said, said[-3000:]
     gone, alive = psutil.wait_procs(family, timeout=15)
-    assert not [member for member in alive if member.is_running() and member.status() != psutil.STATUS_ZOMBIE]
+    assert not [member for member in alive if is_alive(member)]
