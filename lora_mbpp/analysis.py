@@ -38,7 +38,8 @@ from lora_mbpp.reporting.figures import (
     figure_spectra,
     save_figure,
 )
-from .reporting.rank_truncation import curve_table as quality_table, truncation_table
+from .reporting.rank_truncation import curve_table as quality_table
+from .reporting.rank_truncation import truncation_table
 from lora_mbpp.reporting.tables import (
     atlas_table,
     by_rank,
