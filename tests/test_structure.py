@@ -32,13 +32,7 @@ STAGES = ORDER[5]  # these do import each other
 BACKWARD_IMPORTS: set[str] = set()
 
 # public names that two modules define
-SHARED_NAMES: set[str] = {
-    'ROOM',
-    'STYLE',
-    'apart',
-    'beside',
-    'curve_table',
-}
+SHARED_NAMES: set[str] = {'ROOM', 'STYLE', 'apart', 'beside', 'curve_table'}
 
 # notebook: number of its export cells with more than two definitions
 CROWDED_CELLS: dict[str, int] = {
