@@ -182,8 +182,9 @@ def measure(job: dict) -> dict:
     from lora_mbpp.core.config import resolve
     from lora_mbpp.generation.multi_lora import MultiLoRA, prepare_for_decoding
     from lora_mbpp.models.adapters import load_adapter
-    from lora_mbpp.models.loading import choose_runtime, load_model, peak_memory_gb
-    from lora_mbpp.models.lora_layers import fuse_kernels
+    from lora_mbpp.models.fused_kernels import fuse_kernels
+    from lora_mbpp.models.loading import load_model
+    from lora_mbpp.models.runtime import choose_runtime, peak_memory_gb
     from lora_mbpp.training.memory_plan import hold_to
 
     prompts = json.loads(Path(job['prompts']).read_text())

@@ -34,7 +34,8 @@ def measure(job: dict) -> None:
     from accelerate.utils import gather_object
 
     from lora_mbpp.core.config import resolve
-    from lora_mbpp.models.loading import choose_runtime, load_tokenizer, peak_memory_gb
+    from lora_mbpp.models.loading import load_tokenizer
+    from lora_mbpp.models.runtime import choose_runtime, peak_memory_gb
     from lora_mbpp.train import TrainingMonitor, make_trainer, planned_model
     from lora_mbpp.training.trainer import processes_of
 

@@ -94,7 +94,7 @@ def write_model(shape: str, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
-    from lora_mbpp.models.loading import tiny_tokenizer
+    from lora_mbpp.models.tiny import tiny_tokenizer
 
     config = {
         'mistral-7b': MistralConfig(sliding_window=None),
@@ -224,7 +224,8 @@ def measure(job: dict) -> dict:
     if job['way'] == 'unsloth':
         import unsloth  # first: it patches transformers and TRL
     from lora_mbpp.core.config import resolve
-    from lora_mbpp.models.loading import choose_runtime, load_model, load_tokenizer
+    from lora_mbpp.models.loading import load_model, load_tokenizer
+    from lora_mbpp.models.runtime import choose_runtime
     from lora_mbpp.train import TrainingMonitor, lora_config, make_trainer, plan_this_run, prepare_model
     from lora_mbpp.training.memory_plan import hold_to
 
@@ -321,7 +322,7 @@ def measure(job: dict) -> dict:
             max(peak * 1e9, torch.cuda.max_memory_reserved()) / GIB, 2
         )  # the engine's own watch forgets after each validation
     else:
-        from lora_mbpp.models.loading import peak_memory_gb
+        from lora_mbpp.models.runtime import peak_memory_gb
 
         found['peak_gib'] = round(peak_memory_gb() * 1e9 / GIB, 2)
     if job['profile']:
@@ -408,7 +409,7 @@ def main() -> int:
 
     from lora_mbpp.core.config import resolve
     from lora_mbpp.core.environment import package_versions
-    from lora_mbpp.models.loading import choose_runtime
+    from lora_mbpp.models.runtime import choose_runtime
     from lora_mbpp.models.shapes import config_of, shape_of
     from lora_mbpp.training.memory_plan import matrix_rate
 

@@ -50,16 +50,9 @@ from lora_mbpp.generation.completions import (
 from .generation.multi_lora import MultiLoRA, unsupported_reason
 from .generation.vllm_backend import VLLMServer, common_rank, vllm_unsupported_reason
 from .models.adapters import load_adapter, require_adapter
-from lora_mbpp.models.loading import (
-    Runtime,
-    choose_runtime,
-    device_info,
-    load_model,
-    load_tokenizer,
-    parameter_counts,
-    peak_memory_gb,
-)
-from .models.lora_layers import fuse_kernels
+from .models.fused_kernels import fuse_kernels
+from .models.loading import load_model, load_tokenizer, parameter_counts
+from .models.runtime import Runtime, choose_runtime, device_info, peak_memory_gb
 from .sandbox.capabilities import require_layers
 from .sandbox.engine import Limits
 from .sandbox.judge import judge_many

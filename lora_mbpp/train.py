@@ -38,27 +38,13 @@ from .core.runs import adapter_dir, artifacts_folder, metrics_file, run_info, ru
 from .data import ensure_data
 from .generation.completions import completion_nll, mean_nll
 from .models.adapters import is_adapter, load_adapter
-from lora_mbpp.models.loading import (
-    Runtime,
-    check_gpus,
-    choose_runtime,
-    device_info,
-    has_bitsandbytes,
-    load_model,
-    load_tokenizer,
-    parameter_counts,
-    peak_memory_gb,
-)
-from lora_mbpp.models.lora_layers import (
-    attach_lm_head,
-    checkpoint_layers,
-    detach_lm_head,
-    fuse_kernels,
-    fuse_lora_layers,
-    fused_kernels_unsupported_reason,
-    unfuse_lora_layers,
-)
-from .models.packing import choose_attention, set_attention
+from .models.attention import choose_attention, set_attention
+from .models.fused_kernels import fuse_kernels, fused_kernels_unsupported_reason
+from .models.lm_head import attach_lm_head, detach_lm_head
+from .models.loading import load_model, load_tokenizer, parameter_counts
+from .models.lora_layers import fuse_lora_layers, unfuse_lora_layers
+from .models.recomputation import checkpoint_layers
+from .models.runtime import Runtime, check_gpus, choose_runtime, device_info, has_bitsandbytes, peak_memory_gb
 from .models.shapes import config_of
 from .tasks.prompts import encode_row, read_training_rows
 from .training.memory_plan import Layout, RunPlan, hold_to, memory_budget, plan_run, run_plan_sentence

@@ -17,7 +17,7 @@ from lora_mbpp.evaluate import evaluate, generate_for_runs
 from lora_mbpp.generation import vllm_backend as backend
 from lora_mbpp.generation.kv_slots import Completion
 from lora_mbpp.generation.vllm_backend import VLLMServer, common_rank, vllm_unsupported_reason
-from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
+from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
 
 with_vllm = pytest.mark.skipif(vllm_unsupported_reason() is not None, reason=str(vllm_unsupported_reason()))
 

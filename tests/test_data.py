@@ -10,7 +10,7 @@ from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import UserError, complaint
 from lora_mbpp.core.files import fingerprint, read_json, read_jsonl
 from lora_mbpp.data import prepare
-from lora_mbpp.models.loading import Wheel, fetch_wheel
+from lora_mbpp.models.downloads import Wheel, fetch_wheel
 from lora_mbpp.sandbox.judge import judge_many
 from lora_mbpp.tasks.decontamination import near_duplicates, with_neighbours
 from lora_mbpp.tasks.loading import read_table, read_tasks, starter_tasks

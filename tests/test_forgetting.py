@@ -5,7 +5,7 @@ import torch
 
 from lora_mbpp.core.errors import UserError
 from lora_mbpp.generation.forgetting import forgetting_scores, prose, text_nll
-from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
+from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
 
 TOK = tiny_tokenizer()
 

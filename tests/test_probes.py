@@ -12,7 +12,7 @@ from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json, read_jsonl, write_jsonl
 from lora_mbpp.models.adapters import read_factors
-from lora_mbpp.models.loading import tiny_model
+from lora_mbpp.models.tiny import tiny_model
 from lora_mbpp.reporting.adapter_anatomy import (
     decompose,
     effective_rank,

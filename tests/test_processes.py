@@ -108,7 +108,7 @@ import torch.distributed as dist
 from torch import nn
 import bitsandbytes as bnb
 from peft import LoraConfig, get_peft_model
-from lora_mbpp.lean import answer_loss, checkpoint_layers, lean_layers, without_head
+from lora_mbpp.lean import completion_loss, checkpoint_layers, lean_layers, without_head
 from lora_mbpp.models import parameter_counts, tiny_model
 from lora_mbpp.packing import packed_row, set_attention
 from lora_mbpp.sharding import shard_base
@@ -132,7 +132,7 @@ for model in (whole, nn.parallel.DistributedDataParallel(shared)):
     checkpoint_layers(model.module if hasattr(model, 'module') else model, 1)
     for _ in range(2):
         model.zero_grad()
-        answer_loss(model, row, labels).backward()
+        completion_loss(model, row, labels).backward()
 found = {n: p.grad for n, p in shared.named_parameters() if p.grad is not None}
 weight = shared.get_base_model().get_decoder().layers[0].mlp.up_proj.base_layer.weight
 assert weight.dtype == torch.uint8 and weight.to_local().numel() * 2 == weight.numel() == 16 * 32 // 2

@@ -17,9 +17,12 @@ from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json
 from lora_mbpp.models.adapters import is_adapter
-from lora_mbpp.models.loading import choose_runtime, load_model, tiny_model, tiny_tokenizer
-from lora_mbpp.models.lora_layers import answer_loss
-from lora_mbpp.models.packing import packed_row, set_attention
+from lora_mbpp.models.attention import set_attention
+from lora_mbpp.models.lm_head import completion_loss
+from lora_mbpp.models.loading import load_model
+from lora_mbpp.models.packing import packed_row
+from lora_mbpp.models.runtime import choose_runtime
+from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
 from lora_mbpp.train import (
     TrainingMonitor,
     lora_config,
@@ -357,7 +360,7 @@ def test_packed_gradients_are_padded_gradients(tiny, way, room):
     for row, row_labels in rows_of(collate(documents), room, 'cpu'):
         if way == 'sdpa':
             row = {k: row[k] for k in ('input_ids', 'position_ids')}
-        loss = answer_loss(packed, row, row_labels) / targets
+        loss = completion_loss(packed, row, row_labels) / targets
         loss.backward()
         total += loss.item()
     assert total == pytest.approx(wanted.item(), abs=1e-5)
@@ -372,9 +375,9 @@ def test_states_wider_than_the_head(tiny):
     row, labels = next(
         iter(rows_of(collate([{'input_ids': list(range(3, 40)), 'labels': list(range(3, 40))}]), 100, 'cpu'))
     )
-    exact = answer_loss(model, row, labels)
+    exact = completion_loss(model, row, labels)
     model.get_base_model().get_output_embeddings().kept[0].bfloat16()
-    narrow = answer_loss(model, row, labels)
+    narrow = completion_loss(model, row, labels)
     narrow.backward()
     assert narrow.item() == pytest.approx(exact.item(), rel=0.01) and all(
         p.grad.isfinite().all() for p in model.parameters() if p.requires_grad

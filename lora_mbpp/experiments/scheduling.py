@@ -19,7 +19,7 @@ from torch.cuda import device_count
 from ..core.errors import UserError
 from ..core.files import shown
 from .reports import ReportFolders, ReportStep, first_line, is_done, report_record, run_step
-from ..models.loading import check_gpus
+from ..models.runtime import check_gpus
 
 # %% ../../nbs/experiments/scheduling.ipynb #14-f785d13d
 def required_steps(step: ReportStep) -> set[str]:

@@ -30,9 +30,10 @@ from ..core.files import append_jsonl, fingerprint, read_jsonl, repair_tail, sha
 from .kv_slots import Completion, Decoder, KVSlots, decode, pick, rounded, supports_kv_slots
 from .multi_lora import MultiLoRA, expanded_bytes, prepare_for_decoding
 from .vllm_backend import VLLMServer
-from ..models.loading import Runtime
-from ..models.lora_layers import fused_kernels_unsupported_reason
-from ..models.packing import WAYS, packed_row, shares
+from ..models.attention import WAYS
+from ..models.fused_kernels import fused_kernels_unsupported_reason
+from ..models.packing import packed_row, shares
+from ..models.runtime import Runtime
 from ..models.shapes import NF4_BYTES, config_of, shape_of
 from ..tasks.programs import defined_names, parsed
 from ..tasks.prompts import PROTOCOL, encode_row, prompt_ids

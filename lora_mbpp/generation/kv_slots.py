@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from .decode_kernel import attend_to_cache, kernel_fits
-from ..models.packing import WAYS, choose_attention, is_plain, packed_row, set_attention
+from ..models.attention import WAYS, choose_attention, is_plain, set_attention
+from ..models.packing import packed_row
 
 # %% ../../nbs/generation/kv_slots.ipynb #32-f202cbf9
 def mixed(x: torch.Tensor) -> torch.Tensor:

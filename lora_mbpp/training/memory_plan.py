@@ -20,7 +20,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from ..core.config import Config
 from ..core.errors import UserError
-from ..models.lora_layers import PIECE_BYTES, fuse_lora_layers
+from ..models.lm_head import PIECE_BYTES
+from ..models.lora_layers import fuse_lora_layers
 from ..models.shapes import NF4_BYTES, Shape, meta_model, shape_of
 
 # %% ../../nbs/training/memory_plan.ipynb #30-3cbd107f

@@ -25,7 +25,7 @@ from trl import SFTTrainer
 from ..core.errors import UserError
 from ..core.files import read_json, shown, write_json
 from ..models.adapters import is_adapter
-from ..models.lora_layers import answer_loss
+from ..models.lm_head import completion_loss
 from ..models.packing import packed_row, shares
 
 # %% ../../nbs/training/trainer.ipynb #31-13b3bc29
@@ -208,7 +208,7 @@ class PackedTrainer(SFTTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "Mean over the target tokens of a step, without its gradients."
         rows = self.rows(inputs)
-        return sum(answer_loss(model, row, labels) for row, labels in rows) / sum(
+        return sum(completion_loss(model, row, labels) for row, labels in rows) / sum(
             (labels != -100).sum() for _, labels in rows
         )
 
@@ -240,7 +240,7 @@ class PackedTrainer(SFTTrainer):
         for i, (row, labels) in enumerate(rows):
             with self.accelerator.no_sync(model) if i + 1 < len(rows) else nullcontext():
                 with self.compute_loss_context_manager():
-                    loss = answer_loss(model, row, labels) * weight
+                    loss = completion_loss(model, row, labels) * weight
                 self.accelerator.backward(loss)
             total = total + loss.detach()
         return total
@@ -253,7 +253,7 @@ class PackedTrainer(SFTTrainer):
         if widest > max(lengths):
             self.row_tokens, way = max(max(lengths), widest // 2), 'rows'
         elif not getattr(self, 'recomputes_all', False):
-            from lora_mbpp.models.lora_layers import checkpoint_layers
+            from lora_mbpp.models.recomputation import checkpoint_layers
 
             checkpoint_layers(self.accelerator.unwrap_model(self.model), 10**6)
             self.recomputes_all, way = True, 'all layers recompute their activations'
