@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from .config import RENAMED, Config, resolve, stage_parameters
+from .config import RENAMED, Config, current_names, resolve, stage_parameters
 from .environment import in_test
 from .errors import UserError, suggest
 
@@ -31,8 +31,8 @@ def injected_names(history: list[str]) -> set[str]:
             continue
         known = assigned_names(declared)
         given = assigned_names(injected)
-        for name in sorted(given):
-            if RENAMED.get(name, name) not in known:
+        for name in sorted(current_names(dict.fromkeys(given))):
+            if name not in known:
                 hint = suggest(name, known)
                 raise UserError(f"this notebook has no parameter '{name}'{hint}; it has {', '.join(sorted(known))}")
         found |= given
