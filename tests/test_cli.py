@@ -86,17 +86,13 @@ def task_file(tmp_path):
 def test_samples_are_scored(tmp_path, task_file, capsys):
     samples, out = tmp_path / 's.jsonl', tmp_path / 'out.json'
     good, bad = 'def add(a, b):\n    return a + b', 'def add(a, b):\n    return 3'
-    samples.write_text(
-        '\n'.join(
-            json.dumps(row)
-            for row in [
-                {'task_id': 11, 'solution': good},
-                {'task_id': 11, 'solution': bad},
-                {'task_id': 12, 'solution': f'```python\n{good}\n```'},
-                {'task_id': 12, 'solution': 'def add(a b)'},
-            ]
-        )
-    )
+    rows = [
+        {'task_id': 11, 'solution': good},
+        {'task_id': 11, 'solution': bad},
+        {'task_id': 12, 'solution': f'```python\n{good}\n```'},
+        {'task_id': 12, 'solution': 'def add(a b)'},
+    ]
+    samples.write_text('\n'.join(map(json.dumps, rows)))
     assert main(['eval', '--samples', str(samples), '--mbpp-file', str(task_file), '--out-file', str(out)]) == 0
     result = read_json(out)
     info = result['eval_info']
@@ -183,12 +179,10 @@ def test_debug_shows_the_trace():
 
 @pytest.mark.parametrize('rank', (8, 32))
 def test_recipes_are_valid_and_equal_but_for_the_rank(rank):
-    values = yaml.safe_load((ROOT / 'configs' / f'lora_r{rank}.yaml').read_text())
-    cfg = resolve(values.pop('preset'), **values)
-    other = yaml.safe_load((ROOT / 'configs' / f'lora_r{40 - rank}.yaml').read_text())
-    assert cfg.rank == rank and {k: v for k, v in other.items() if k not in ('rank', 'preset')} == {
-        k: v for k, v in values.items() if k != 'rank'
-    }
+    mine, other = (yaml.safe_load((ROOT / 'configs' / f'lora_r{r}.yaml').read_text()) for r in (rank, 40 - rank))
+    assert {**mine, 'rank': None} == {**other, 'rank': None}
+    cfg = resolve(mine.pop('preset'), **mine)
+    assert cfg.rank == rank
     assert (cfg.effective_batch, cfg.max_length, cfg.optimizer) == (16, 1024, 'adamw_torch_fused')
 
 
@@ -196,45 +190,20 @@ def test_stage_by_stage(tiny, tmp_path, capsys):
     """data, baseline, train, eval as the runbook types them, on the random model."""
     options = [part for name, value in tiny.items() for part in ('--' + name.replace('_', '-'), value)]
     without_artifacts = options[:4]
+    data, adapter = tmp_path / 'data', tmp_path / 'my-adapter'
+    answers, results = tmp_path / 'answers.jsonl', tmp_path / 'results.json'
+
     assert main(['data', *without_artifacts]) == 0
-    assert main(['baseline', *options, '--out-file', str(tmp_path / 'answers.jsonl')]) == 0
-    assert len(read_jsonl(tmp_path / 'answers.jsonl')) == 2
-    assert (
-        main(
-            [
-                'train',
-                *options,
-                '--rank',
-                '2',
-                '--train-file',
-                str(tmp_path / 'data' / 'train.jsonl'),
-                '--val-file',
-                str(tmp_path / 'data' / 'val.jsonl'),
-                '--output-dir',
-                str(tmp_path / 'my-adapter'),
-                '--merge',
-                'true',
-            ]
-        )
-        == 0
-    )
+    assert main(['baseline', *options, '--out-file', str(answers)]) == 0
+    assert len(read_jsonl(answers)) == 2
+
+    rows = ['--train-file', str(data / 'train.jsonl'), '--val-file', str(data / 'val.jsonl')]
+    assert main(['train', *options, '--rank', '2', *rows, '--output-dir', str(adapter), '--merge', 'true']) == 0
     assert (tmp_path / 'artifacts' / 'merged' / 'my-adapter' / 'config.json').exists()
-    assert (
-        main(
-            [
-                'eval',
-                *options,
-                '--lora-dir',
-                str(tmp_path / 'my-adapter'),
-                '--mbpp-file',
-                str(tmp_path / 'data' / 'mbpp_test.jsonl'),
-                '--out-file',
-                str(tmp_path / 'results.json'),
-            ]
-        )
-        == 0
-    )
-    result = read_json(tmp_path / 'results.json')
+
+    places = ['--mbpp-file', str(data / 'mbpp_test.jsonl'), '--out-file', str(results)]
+    assert main(['eval', *options, '--lora-dir', str(adapter), *places]) == 0
+    result = read_json(results)
     assert result['eval_info']['n_tasks'] == 2 and len(result['per_task']) == 2 and result['per_task'][0]['nll'] > 0
     capsys.readouterr()
     assert 'there is no adapter' in refused(capsys, 'eval', *options, '--lora-dir', str(tmp_path / 'nothing-here'))
