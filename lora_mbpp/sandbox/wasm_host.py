@@ -27,7 +27,7 @@ class Nowhere:
 class FileChannel:
     "The worker's end of the conversation: messages known from the start, or files in a folder; replies on stderr"
 
-    def __init__(self, messages: list, waits: bool, folder: str = '/mail'):
+    def __init__(self, messages: list, waits: bool, folder: str = '/messages'):
         import os
         import sys
         import time
@@ -92,7 +92,7 @@ def run_worker(factory, say, limits: list, messages: list, waits: bool, folder: 
     )
     box = factory.create_sandbox(
         resource_limits=bounds,
-        volumes=[(folder, '/mail', True)] if waits else None,
+        volumes=[(folder, '/messages', True)] if waits else None,
         on_stdout=lambda data: say('printed', data),
         on_stderr=lambda data: say('said', data),
     )
@@ -130,7 +130,7 @@ def deliver(folder: str, count: int, message: str, bells):
     "Put message number `count` into the folder and ring its bell"
     import os
 
-    draft = os.path.join(folder, 'letter')
+    draft = os.path.join(folder, 'draft')
     with open(draft, 'w', encoding='utf-8', errors='surrogatepass', newline='') as file:
         file.write(message)
     os.replace(draft, os.path.join(folder, str(count)))
