@@ -94,7 +94,7 @@ def with_generate(model, prompts: list, new: int, batch: int) -> list:
     "Tokens of `generate`, `batch` padded prompts at a time, shortest first"
     import torch
 
-    from lora_mbpp.generation.completions import pad_left
+    from lora_mbpp.generation.padded_batches import pad_left
 
     order, found = sorted(range(len(prompts)), key=lambda i: len(prompts[i])), [None] * len(prompts)
     for start in range(0, len(order), batch):
@@ -128,7 +128,7 @@ def continuously(model, prompts: list, new: int) -> list:
 def with_engine(model, prompts: list, new: int, batch: int, bank, adapters: list) -> list:
     "Tokens of this engine; `adapters`: every prompt once for each (-1: none)"
     from lora_mbpp.generation.completions import length_buckets, made
-    from lora_mbpp.generation.kv_slots import Completion
+    from lora_mbpp.generation.scheduler import Completion
 
     answers = [Completion(p, new, -1, adapter=a, key=(i, 0)) for a in adapters for i, p in enumerate(prompts)]
     for wave in length_buckets(answers, batch):
@@ -180,7 +180,8 @@ def measure(job: dict) -> dict:
     import torch
 
     from lora_mbpp.core.config import resolve
-    from lora_mbpp.generation.multi_lora import MultiLoRA, prepare_for_decoding
+    from lora_mbpp.generation.base_layers import prepare_for_decoding
+    from lora_mbpp.generation.multi_lora import MultiLoRA
     from lora_mbpp.models.adapters import load_adapter
     from lora_mbpp.models.fused_kernels import fuse_kernels
     from lora_mbpp.models.loading import load_model

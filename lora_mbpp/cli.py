@@ -78,7 +78,7 @@ def cmd_baseline(args) -> int:
 def self_check_references(cfg: Config) -> int:
     "Print how many reference solutions of the task set pass; 0 when all do."
     from lora_mbpp.data import all_tasks
-    from lora_mbpp.evaluate import self_check, self_check_lines
+    from lora_mbpp.evaluation.samples import self_check, self_check_lines
 
     report = self_check(all_tasks(cfg), cfg)
     print(*self_check_lines(report), sep='\n')
@@ -88,7 +88,7 @@ def self_check_references(cfg: Config) -> int:
 def score_samples(cfg: Config, samples: str) -> int:
     "Score the programs of a samples file."
     from lora_mbpp.data import load_tasks
-    from lora_mbpp.evaluate import evaluate_samples
+    from lora_mbpp.evaluation.samples import evaluate_samples
     from lora_mbpp.tasks.loading import read_tasks
 
     tasks = read_tasks(cfg.mbpp_file) if cfg.mbpp_file and cfg.benchmark == 'mbpp' else load_tasks(cfg)

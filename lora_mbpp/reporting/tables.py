@@ -20,7 +20,7 @@ import pandas as pd
 from ..core.errors import UserError
 from ..core.files import read_json, shown
 from ..core.runs import PREREGISTRATION, preregistration_id
-from ..evaluate import FUNNEL, task_means
+from ..evaluation.metrics import FUNNEL, task_means
 from lora_mbpp.reporting.statistics import (
     bootstrap_interval,
     detectable_difference,

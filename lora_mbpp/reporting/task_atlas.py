@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..core.errors import UserError
 from ..core.files import read_jsonl
-from ..evaluate import task_means
+from ..evaluation.metrics import task_means
 from .tables import by_rank, label_of
 from ..tasks.schema import task_order
 
