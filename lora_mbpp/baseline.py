@@ -12,7 +12,7 @@ from .core.config import Config
 from .core.runs import run_name
 from .evaluate import evaluate
 from .generation.capacity import completions_at_once
-from .models.loading import choose_runtime
+from .models.runtime import choose_runtime
 
 # %% ../nbs/01_baseline.ipynb #01-2a04e173
 def run_baseline(cfg: Config) -> dict:

@@ -28,33 +28,16 @@ from lora_mbpp.evaluation.loading import (
     remove_completions,
     seconds_before,
 )
-<<<<<<< HEAD
-from .generation.multi_lora import MultiLoRA, unsupported_reason
-from .generation.vllm_backend import VLLMServer, common_rank, vllm_unsupported_reason
-from .models.adapters import load_adapter, require_adapter
-from .models.fused_kernels import fuse_kernels
-from .models.loading import load_model, load_tokenizer, parameter_counts
-from .models.runtime import Runtime, choose_runtime, device_info, peak_memory_gb
-from .sandbox.capabilities import require_layers
-from .sandbox.engine import Limits
-from .sandbox.judge import judge_many
-from .tasks.evalplus import compact
-from .tasks.humaneval import HUMANEVAL_PROTOCOL, completed, with_preamble
-from .tasks.loading import read_table, task_set, with_benchmark
-from .tasks.programs import parsed
-from .tasks.prompts import prompt_ids, render_completion
-from .tasks.schema import protocol_of, task_order
-=======
 from .evaluation.metrics import per_task, summarise
 from .evaluation.references import reference_scores, with_task_facts
 from .generation.completions import LoadedModel
 from .generation.records import GenerationRun, generate_all, generation_settings
 from .models.adapters import require_adapter
-from .models.loading import Runtime, choose_runtime, device_info, parameter_counts, peak_memory_gb
-from .sandbox.engines import Limits
-from .sandbox.judge import require_layers
+from .models.loading import parameter_counts
+from .models.runtime import Runtime, choose_runtime, device_info, peak_memory_gb
+from .sandbox.capabilities import require_layers
+from .sandbox.engine import Limits
 from .tasks.loading import with_benchmark
->>>>>>> 105f8b0 (Generation in chapters: extraction, sampling, slots, decoder, scheduler, capacity, completions, records, scoring)
 
 # %% ../nbs/03_eval.ipynb #evl-asked
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from lora_mbpp.data import all_tasks, load_tasks, prepare
 from lora_mbpp.evaluation.comparison import comparison_settings
 from lora_mbpp.evaluation.samples import read_samples, self_check
 from lora_mbpp.evaluation.verdicts import as_job
-from lora_mbpp.models.loading import HUMANEVAL_WHEEL, choose_runtime, fetch_wheel
+from lora_mbpp.models.downloads import HUMANEVAL_WHEEL, fetch_wheel
+from lora_mbpp.models.runtime import choose_runtime
 from lora_mbpp.sandbox.engine import Limits
 from lora_mbpp.sandbox.engines import choose_engine
 from lora_mbpp.sandbox.judge import judge, judge_many

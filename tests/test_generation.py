@@ -19,8 +19,8 @@ from lora_mbpp.generation.kv_slots import supports_kv_slots
 from lora_mbpp.generation.multi_lora import MultiLoRA, unsupported_reason
 from lora_mbpp.generation.records import GenerationRun, generate_all
 from lora_mbpp.generation.scoring import completion_nll
-from lora_mbpp.models.loading import tiny_model, tiny_tokenizer
-from lora_mbpp.models.packing import choose_attention, set_attention
+from lora_mbpp.models.attention import choose_attention, set_attention
+from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
 from lora_mbpp.tasks.loading import literal_tasks
 from lora_mbpp.tasks.prompts import prompt_ids
 from lora_mbpp.testing import kernel_difference

@@ -14,8 +14,8 @@ from ..core.environment import in_test
 from ..core.files import fingerprint, read_json
 from ..core.runs import metrics_file
 from ..generation.records import generation_settings
-from ..models.loading import Runtime
-from ..sandbox.engines import Limits
+from ..models.runtime import Runtime
+from ..sandbox.engine import Limits
 from ..tasks.loading import task_set
 from ..tasks.schema import protocol_of
 

@@ -12,7 +12,7 @@ from ..core.environment import progress
 from ..core.files import append_jsonl, fingerprint, read_jsonl, repair_tail, write_jsonl
 from .verdicts import as_job, failing_assert, verdict_fields
 from ..generation.extraction import extract_code
-from ..sandbox.engines import Limits
+from ..sandbox.engine import Limits
 from ..sandbox.judge import judge_many
 
 # %% ../../nbs/evaluation/judging.ipynb #jdg-identity

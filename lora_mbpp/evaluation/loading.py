@@ -22,8 +22,9 @@ from ..generation.multi_lora import MultiLoRA, unsupported_reason
 from ..generation.records import GenerationRun, generate_all, generation_settings, kept_records
 from ..generation.vllm_backend import VLLMServer, common_rank, vllm_unsupported_reason
 from ..models.adapters import load_adapter, require_adapter
-from ..models.loading import Runtime, choose_runtime, load_model, load_tokenizer
-from ..models.lora_layers import fuse_kernels
+from ..models.fused_kernels import fuse_kernels
+from ..models.loading import load_model, load_tokenizer
+from ..models.runtime import Runtime, choose_runtime
 from ..tasks.prompts import prompt_ids
 from ..tasks.schema import protocol_of
 

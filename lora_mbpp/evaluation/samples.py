@@ -18,8 +18,9 @@ from .judging import score
 from .metrics import per_task, summarise
 from .verdicts import as_job
 from ..generation.extraction import extract_code
-from ..sandbox.engines import Limits
-from ..sandbox.judge import judge_many, require_layers
+from ..sandbox.capabilities import require_layers
+from ..sandbox.engine import Limits
+from ..sandbox.judge import judge_many
 from ..tasks.humaneval import HUMANEVAL_PROTOCOL, completed
 from ..tasks.loading import read_table, task_set
 

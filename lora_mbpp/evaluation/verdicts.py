@@ -6,7 +6,7 @@
 __all__ = ['as_job', 'verdict_fields', 'failing_assert']
 
 # %% ../../nbs/evaluation/verdicts.ipynb #vrd-imports
-from ..sandbox.judge import Verdict
+from ..sandbox.verdicts import Verdict
 from ..tasks.evalplus import compact
 from ..tasks.humaneval import with_preamble
 

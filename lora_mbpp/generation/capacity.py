@@ -12,7 +12,7 @@ import torch
 from ..core.config import Config
 from .base_layers import expanded_bytes, prepare_for_decoding
 from .kv_slots import key_value_shape
-from ..models.loading import Runtime
+from ..models.runtime import Runtime
 from ..models.shapes import NF4_BYTES, config_of, shape_of
 
 # %% ../../nbs/generation/capacity.ipynb #cap-bytes

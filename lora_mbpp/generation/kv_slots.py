@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from .decode_kernel import attend_to_cache, kernel_fits
-from ..models.packing import WAYS, choose_attention, is_plain, set_attention
+from ..models.attention import WAYS, choose_attention, is_plain, set_attention
 
 # %% ../../nbs/generation/kv_slots.ipynb #kvs-shape
 def key_value_shape(config) -> tuple[int, int, int]:

@@ -16,8 +16,8 @@ from ..core.files import append_jsonl, fingerprint, read_jsonl, repair_tail, sha
 from .capacity import completions_at_once
 from .completions import LoadedModel, as_completion, completion_record, completions_as_they_end
 from .scheduler import Completion
-from ..models.loading import Runtime
-from ..models.lora_layers import fused_kernels_unsupported_reason
+from ..models.fused_kernels import fused_kernels_unsupported_reason
+from ..models.runtime import Runtime
 from ..tasks.prompts import PROTOCOL
 from ..tasks.schema import task_order
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from ..core.environment import progress
 from .capacity import PACKED_TOKENS
 from .padded_batches import pad_left
-from ..models.packing import WAYS, packed_row, shares
+from ..models.attention import WAYS
+from ..models.packing import packed_row, shares
 from ..tasks.prompts import encode_row
 
 # %% ../../nbs/generation/scoring.ipynb #12-02e30577
