@@ -9,6 +9,7 @@ __all__ = ['FEW', 'product', 'layers_in_4_bits', 'expanded_bytes', 'layers_to_pr
 import torch
 from torch.nn import functional as F
 
+from ..models.compat import is_4bit
 from ..models.lora_layers import dense
 
 # %% ../../nbs/generation/base_layers.ipynb #bla-product
@@ -26,7 +27,7 @@ def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
 # %% ../../nbs/generation/base_layers.ipynb #bla-nf4
 def layers_in_4_bits(model) -> list:
     "Layers whose weights are packed to 4 bits."
-    return [module for module in model.modules() if hasattr(getattr(module, 'weight', None), 'quant_state')]
+    return [module for module in model.modules() if is_4bit(getattr(module, 'weight', None))]
 
 
 def expanded_bytes(model) -> int:

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 import torch
 from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface
 
 from .decode_kernel import attend_to_cache, kernel_fits
 from ..models.attention import WAYS, choose_attention, is_plain, set_attention
+from ..models.compat import attention_name, register_attention
 
 # %% ../../nbs/generation/kv_slots.ipynb #kvs-shape
 def key_value_shape(config) -> tuple[int, int, int]:
@@ -95,14 +95,13 @@ def slot_attention(module, query, key, value, attention_mask, scaling=None, slot
     return slots.attend(module, query, key, value, scaling, **kwargs)
 
 
-AttentionInterface.register('slots', slot_attention)
-AttentionMaskInterface.register('slots', lambda *args, **kwargs: None)
+register_attention('slots', slot_attention, lambda *args, **kwargs: None)
 
 
 @contextmanager
 def attending(model, way: str):
     "Within it `model` attends in this way, after it as before."
-    before = model.config._attn_implementation
+    before = attention_name(model)
     set_attention(model, way)
     try:
         yield

@@ -13,6 +13,7 @@ from ..core.environment import progress
 from .capacity import PACKED_TOKENS
 from .padded_batches import pad_left
 from ..models.attention import WAYS
+from ..models.compat import attention_name
 from ..models.packing import packed_row, shares
 from ..tasks.prompts import encode_row
 
@@ -81,5 +82,5 @@ def completion_nll(
 ) -> list[dict]:
     "`nll` (nats, summed over the completion) and `n_tokens` of each item, in the order given."
     rows = [encode_row(tok, prompt, completion) for prompt, completion in items]
-    packs = model.config._attn_implementation in WAYS
+    packs = attention_name(model) in WAYS
     return row_nll(model, rows, None if packs else tok.pad_token_id, batch_size, label)

@@ -14,14 +14,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from ..core.errors import UserError
+from ..models.compat import keep_meaning, leave_out_of_ddp
 from ..models.lora_layers import supports_fused_lora
 
 # %% ../../nbs/training/sharding.ipynb #37-frozen
 def plain_weight(base: nn.Module) -> nn.Parameter:
     "Make a layer's frozen weight an ordinary parameter, which can be sharded; of an NF4 weight these are the packed bytes, and the layer keeps what they mean."
     weight = base.weight
-    if hasattr(weight, 'quant_state'):
-        base.quant_state = weight.quant_state
+    keep_meaning(base)
     base.weight = nn.Parameter(torch.as_tensor(weight.data).as_subclass(torch.Tensor), requires_grad=False)
     return base.weight
 
@@ -41,13 +41,12 @@ def shard_base(model: PeftModel, device: str) -> int:
         fully_shard(layer, mesh=mesh, ignored_params={p for p in layer.parameters() if p not in kept})
     inside = {id(m) for m in decoder.layers.modules()}
     for module in (m for m in causal.modules() if id(m) not in inside):
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                parameter.data = parameter.data.to(device)
-        for name, buffer in module._buffers.items():
-            module._buffers[name] = None if buffer is None else buffer.to(device)
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.to(device)
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.to(device))
     fully_shard(
         decoder, mesh=mesh, ignored_params=set(decoder.parameters())
     )  # the root, which knows the order and gathers ahead
-    model._ddp_params_and_buffers_to_ignore = [name for name, p in model.named_parameters() if not p.requires_grad]
+    leave_out_of_ddp(model, [name for name, p in model.named_parameters() if not p.requires_grad])
     return len(decoder.layers)

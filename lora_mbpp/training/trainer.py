@@ -25,6 +25,7 @@ from trl import SFTTrainer
 from ..core.errors import UserError
 from ..core.files import read_json, shown, write_json
 from ..models.adapters import is_adapter
+from ..models.compat import attention_name
 from ..models.lm_head import completion_loss
 from ..models.packing import packed_row, shares
 
@@ -178,7 +179,7 @@ class PackedTrainer(SFTTrainer):
         ):  # a step of fewer documents, or rows, than the others have: take part in the exchange with nothing
             row, labels = rows_of(inputs, self.row_tokens, self.args.device, [lengths.index(min(lengths))])[0]
             rows += [(row, torch.full_like(labels, -100))] * (wanted - len(rows))
-        if self.model.config._attn_implementation != 'sdpa':
+        if attention_name(self.model) != 'sdpa':
             return rows
         return [({k: row[k] for k in ('input_ids', 'position_ids')}, labels) for row, labels in rows]
 
