@@ -29,49 +29,29 @@ ORDER = (
 STAGES = ORDER[5]  # these do import each other
 
 # 'importing module -> imported module', without the leading lora_mbpp
-BACKWARD_IMPORTS: set[str] = set()
-
-# public names that two modules define
-SHARED_NAMES: set[str] = {'ROOM', 'STYLE', 'apart', 'beside', 'curve_table'}
-
-# notebook: number of its export cells with more than two definitions
+BACKWARD_IMPORTS: set[str] = set()  # 'importing module -> imported module', without the leading lora_mbpp
+SHARED_NAMES: set[str] = {
+    'ROOM',
+    'apart',
+    'beside',
+    'curve_table',
+}  # public names that two modules define
 CROWDED_CELLS: dict[str, int] = {
     '02_train.ipynb': 5,
     '03_eval.ipynb': 5,
     '04_analysis.ipynb': 3,
-    'experiments/ray_cluster.ipynb': 1,
-    'experiments/sweep.ipynb': 8,
     'generation/completions.ipynb': 4,
     'generation/decode_kernel.ipynb': 1,
     'generation/kv_slots.ipynb': 3,
     'generation/multi_lora.ipynb': 2,
-    'models/loading.ipynb': 1,
-    'models/lora_layers.ipynb': 3,
-    'models/packing.ipynb': 2,
     'reporting/adapter_anatomy.ipynb': 3,
     'reporting/figures.ipynb': 6,
     'reporting/rank_truncation.ipynb': 2,
     'reporting/tables.ipynb': 6,
     'reporting/task_atlas.ipynb': 2,
-    'tasks/schema.ipynb': 1,
-    'tasks/similarity.ipynb': 1,
     'training/memory_plan.ipynb': 4,
     'training/trainer.ipynb': 2,
-}
-
-# links of a notebook's prose: 'notebook -> target'
-BROKEN_LINKS: set[str] = {
-    'experiments/ray_cluster.ipynb -> ../sweep.ipynb',
-    'experiments/sweep.ipynb -> ../ray_cluster.ipynb',
-    'generation/completions.ipynb -> ../kv_slots.ipynb',
-    'generation/decode_kernel.ipynb -> ../kv_slots.ipynb',
-    'generation/kv_slots.ipynb -> ../decode_kernel.ipynb',
-    'reporting/rank_truncation.ipynb -> ../adapter_anatomy.ipynb',
-    'reporting/tables.ipynb -> ../figures.ipynb',
-    'training/memory_plan.ipynb -> ../sharding.ipynb',
-    'training/sharding.ipynb -> ../memory_plan.ipynb',
-    'training/sharding.ipynb -> ../trainer.ipynb',
-}
+}  # notebook: number of its export cells with more than two definitions
 
 
 def modules() -> dict[str, ast.Module]:
