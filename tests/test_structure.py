@@ -48,25 +48,7 @@ CROWDED_CELLS: dict[str, int] = {
 }
 
 # links of a notebook's prose to files that are not there: 'notebook -> target'
-BROKEN_LINKS: set[str] = {
-    'evaluation/metrics.ipynb -> ../judging.ipynb',
-    'generation/completions.ipynb -> ../padded_batches.ipynb',
-    'generation/completions.ipynb -> ../scheduler.ipynb',
-    'generation/completions.ipynb -> ../vllm_backend.ipynb',
-    'generation/decode_kernel.ipynb -> ../kv_slots.ipynb',
-    'generation/decoder.ipynb -> ../decode_kernel.ipynb',
-    'generation/kv_slots.ipynb -> ../../models/packing.ipynb',
-    'generation/kv_slots.ipynb -> ../decode_kernel.ipynb',
-    'generation/kv_slots.ipynb -> ../decoder.ipynb',
-    'generation/kv_slots.ipynb -> ../padded_batches.ipynb',
-    'generation/scoring.ipynb -> ../../models/packing.ipynb',
-    'generation/vllm_backend.ipynb -> ../../evaluation/loading.ipynb',
-    'reporting/rank_truncation.ipynb -> ../adapter_anatomy.ipynb',
-    'reporting/tables.ipynb -> ../figures.ipynb',
-    'training/memory_plan.ipynb -> ../sharding.ipynb',
-    'training/sharding.ipynb -> ../memory_plan.ipynb',
-    'training/sharding.ipynb -> ../trainer.ipynb',
-}
+BROKEN_LINKS: set[str] = set()
 
 
 def modules() -> dict[str, ast.Module]:
