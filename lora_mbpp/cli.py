@@ -133,7 +133,7 @@ def cmd_truncate(args) -> int:
 
 def cmd_snapshots(args) -> int:
     "Score the snapshots that a run kept on its way."
-    from lora_mbpp.reporting.rank_truncation import score_snapshots
+    from lora_mbpp.reporting.snapshots import score_snapshots
 
     for record in score_snapshots(config_from(given_values(args, 'eval')), args.run_programs):
         print(scored(record, f"step {record['step']}, {record['target_tokens']:,} target tokens"))

@@ -21,10 +21,9 @@ from lora_mbpp.reporting.adapter_anatomy import (
     overlap_table,
     random_overlap,
     spectrum_table,
-    truncate,
-    truncation_ranks,
 )
-from lora_mbpp.reporting.rank_truncation import curve_table, run_rank_truncation, score_snapshots, truncation_table
+from lora_mbpp.reporting.rank_truncation import run_rank_truncation, truncate, truncation_ranks, truncation_table
+from lora_mbpp.reporting.snapshots import score_snapshots, snapshot_table
 from lora_mbpp.train import train
 
 
@@ -171,7 +170,7 @@ def test_snapshots_are_kept_and_scored(tiny, tmp_path):
         found[-1]['nll'] == pytest.approx(run_rank_truncation(cfg)[-1]['nll'], abs=1e-5)
         and found[0]['nll'] > found[-1]['nll']
     )
-    assert len(curve_table(tmp_path / 'artifacts')) == 4
+    assert len(snapshot_table(tmp_path / 'artifacts')) == 4
     assert 'no snapshots' in complaint(
         score_snapshots, resolve(**{**tiny, 'run': 'other'}, rank=4, output_dir=str(tmp_path / 'nothing'))
     )

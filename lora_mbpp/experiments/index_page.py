@@ -17,13 +17,16 @@ import matplotlib.pyplot as plt
 import nbformat
 from matplotlib.figure import Figure
 
-from ..analysis import answer, headline, readable, result_figures, sentences, unit_of
+from ..analysis import result_figures
 from ..core.config import Config
 from ..core.errors import UserError
 from ..core.files import project_root, shown, write_text
 from ..core.runs import artifacts_folder, group_name
 from .reports import ReportStep, as_html, report_record
-from ..reporting.tables import load_repeated_baseline, load_runs, preregistration_sentence
+from ..reporting.confound_check import preregistration_sentence
+from ..reporting.loading import load_repeated_baseline, load_runs, unit_of
+from ..reporting.readable_tables import headline, readable
+from ..reporting.sentences import answer, sentences
 
 # %% ../../nbs/experiments/index_page.ipynb #14-ix-png
 def as_png(figure: Figure, name: str = 'figure') -> str:
