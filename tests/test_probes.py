@@ -1,4 +1,4 @@
-"""Inside adapters, cut adapters, and adapters kept on the way: the algebra against the full product, and what is scored against plain PEFT."""
+"""Inside adapters, cut adapters, and adapters kept on the way: against the full product, and against plain PEFT."""
 
 import json
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core.errors import UserError
 from ..core.runs import PREREGISTRATION
-from ..evaluate import task_means
+from ..evaluation.metrics import task_means
 from .loading import by_rank
 from lora_mbpp.reporting.statistics import (
     bootstrap_interval,

@@ -79,7 +79,10 @@ def figure_first_steps(losses: pd.DataFrame, steps: int = 20) -> Figure:
 # %% ../../nbs/reporting/figures_training.ipynb #23-88dd6754
 @house_figure('lr', 'nll')
 def figure_learning_rates(rates: pd.DataFrame) -> Figure:
-    "Validation NLL (nats per token) against learning rate, a line a rank, its best ringed; columns rank, lr, seed, nll."
+    """Validation NLL (nats per token) against learning rate, a line a rank, its best ringed.
+
+    Columns rank, lr, seed, nll.
+    """
     fig, ax = plt.subplots(figsize=(6.5, 3.4))
     means, styles = rates.groupby(['rank', 'lr'])['nll'].mean(), rank_styles(rates['rank'])
     lines = means.unstack(0).items()
