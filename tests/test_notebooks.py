@@ -11,7 +11,8 @@ import pytest
 from conftest import NOTEBOOKS, ROOT
 from nbdev.test import test_nb as run_notebook
 
-from lora_mbpp.core.config import STAGES as CONFIG_STAGES, Config, stage_parameters
+from lora_mbpp.core.config import STAGES as CONFIG_STAGES
+from lora_mbpp.core.config import Config, stage_parameters
 
 STAGES = {
     'data': '00_data',
