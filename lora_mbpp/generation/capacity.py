@@ -30,7 +30,7 @@ def slot_bytes(cfg: Config, runtime: Runtime) -> int:
 def weights_bytes(cfg: Config, runtime: Runtime) -> float:
     "Bytes of the model's weights."
     dtype = getattr(torch, runtime.dtype)
-    shape = shape_of(config_of(cfg.model), dtype, False)
+    shape = shape_of(config_of(cfg.model))
     return (
         shape.linear * (NF4_BYTES if runtime.quantization == 'nf4' else dtype.itemsize) + shape.other * dtype.itemsize
     )
