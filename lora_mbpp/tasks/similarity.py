@@ -10,6 +10,7 @@ __all__ = ['STOP_WORDS', 'LEAST_RUNS', 'SIMILAR_PROGRAM', 'item_text', 'content_
 import ast
 import builtins
 import re
+from functools import lru_cache
 
 import numpy as np
 from datasketch import MinHash, MinHashLSH
@@ -97,6 +98,7 @@ class Renamer(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
+@lru_cache(maxsize=8192)  # items are compared with the test tasks, then with HumanEval
 def renamed_hash(code: str) -> str | None:
     "Fingerprint of a program's tree with all names replaced; None when it does not parse."
     tree = parsed(code)
@@ -106,20 +108,22 @@ def renamed_hash(code: str) -> str | None:
 LEAST_RUNS = 20
 
 
-def program_runs(code: str, length: int = 5) -> set[str]:
+@lru_cache(maxsize=8192)
+def program_runs(code: str, length: int = 5) -> frozenset[str]:
     "Runs of `length` tokens of a program, names replaced; empty if it does not parse or has fewer than `LEAST_RUNS`."
     tree = parsed(code)
     if tree is None:
-        return set()
+        return frozenset()
     tokens = re.findall(r"\w+|[^\w\s]", ast.unparse(Renamer().visit(tree)))
-    runs = {' '.join(tokens[i : i + length]) for i in range(len(tokens) - length + 1)}
-    return runs if len(runs) >= LEAST_RUNS else set()
+    runs = frozenset(' '.join(tokens[i : i + length]) for i in range(len(tokens) - length + 1))
+    return runs if len(runs) >= LEAST_RUNS else frozenset()
 
 # %% ../../nbs/tasks/similarity.ipynb #similarity-minhash
 SIMILAR_PROGRAM = 0.8
 
 
-def signature(runs: set[str]) -> MinHash:
+@lru_cache(maxsize=8192)
+def signature(runs: frozenset[str]) -> MinHash:
     "MinHash of a set of runs, 128 permutations, seed fixed."
     found = MinHash(num_perm=128, seed=1)
     found.update_batch([run.encode() for run in runs])
