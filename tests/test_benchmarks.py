@@ -1,4 +1,6 @@
-"""HumanEval, MBPP sanitized and EvalPlus's files: recognised, split, judged by their own rules, and kept apart from MBPP's results."""
+"""HumanEval, MBPP sanitized and EvalPlus's files.
+
+They are recognised, split, judged by their own rules, and kept apart from MBPP's results."""
 
 import ast
 import copy
@@ -6,6 +8,7 @@ import gzip
 import json
 import math
 import random
+from textwrap import indent
 
 import numpy as np
 import pytest
@@ -54,28 +57,41 @@ def verdicts(codes, task):
 
 
 def passes(test, entry_point, function):
-    """Run a test as a process of its own would: nothing but the entry point, plain data in and out."""
+    """Run a test as a process of its own would: nothing but the entry point, copies of the data in and out."""
 
-    def plain(value):
-        return copy.deepcopy(value)
+    def called(*args):
+        return copy.deepcopy(function(*copy.deepcopy(args)))
 
     try:
-        exec(test, {entry_point: lambda *args: plain(function(*plain(args)))})
+        exec(test, {entry_point: called})
     except Exception:
         return False
     return True
+
+
+def reference_of(row):
+    """The function that a row of HumanEval has as its reference."""
+    space = {}
+    exec(row['prompt'] + row['canonical_solution'], space)
+    return space[row['entry_point']]
+
+
+def options_of(parameters):
+    """Parameters as options of the command line."""
+    return [part for name, value in parameters.items() for part in ('--' + name.replace('_', '-'), value)]
 
 
 # --- MBPP sanitized
 
 
 def as_sanitized(row):
+    imports = [line for line in row['test_setup_code'].split('\n') if line.startswith(('import ', 'from '))]
     return {
         'source_file': 'Benchmark Questions Verification V2.ipynb',
         'task_id': row['task_id'],
         'prompt': row['text'],
         'code': row['code'],
-        'test_imports': [line for line in row['test_setup_code'].split('\n') if line.startswith(('import ', 'from '))],
+        'test_imports': imports,
         'test_list': row['test_list'],
     }
 
@@ -85,18 +101,10 @@ def test_sanitized(tmp_path, mbpp_file):
     chosen = [row for row in read_table(mbpp_file) if row['task_id'] % 12 == 0 or row['task_id'] in (2, 11, 601)]
     chosen[0]['test_setup_code'] = 'import math\nimport re'
     tasks = read_tasks(written(tmp_path / 'sanitized-mbpp.jsonl', map(as_sanitized, chosen)))
-    assert (
-        task_set(tasks) == 'MBPP sanitized'
-        and protocol_of(tasks) == PROTOCOL
-        and tasks[0]['setup'] == 'import math\nimport re'
-    )
-    assert {t['task_id']: t['split'] for t in tasks if t['task_id'] in (2, 11, 504, 516, 601)} == {
-        2: 'prompt',
-        11: 'test',
-        504: 'test',
-        516: 'validation',
-        601: 'train',
-    }
+    assert (task_set(tasks), protocol_of(tasks)) == ('MBPP sanitized', PROTOCOL)
+    assert tasks[0]['setup'] == 'import math\nimport re'
+    splits = {2: 'prompt', 11: 'test', 504: 'test', 516: 'validation', 601: 'train'}
+    assert {t['task_id']: t['split'] for t in tasks if t['task_id'] in splits} == splits
     original = {t['task_id']: t['prompt'] for t in read_tasks(mbpp_file)}
     assert all(t['prompt'] == original[t['task_id']] for t in tasks)
     report = self_check(tasks, resolve())
@@ -122,19 +130,11 @@ def test_imports_come_after_the_candidate(tmp_path):
 
 def test_humaneval_references_and_prompts(humaneval, tmp_path):
     tasks = read_tasks(written(tmp_path / 'anything.jsonl.gz', humaneval))
-    assert (
-        len(tasks) == 164
-        and {t['split'] for t in tasks} == {'test'}
-        and task_set(tasks) == 'HumanEval'
-        and protocol_of(tasks) == 'humaneval-v1'
-    )
-    assert [t['task_id'] for t in sorted(tasks, key=lambda t: task_order(t['task_id']))] == [
-        f'HumanEval/{i}' for i in range(164)
-    ]
-    assert all(
-        r['prompt'].strip() in t['prompt'] and 'def check(candidate)' not in t['prompt']
-        for r, t in zip(humaneval, tasks)
-    )
+    assert len(tasks) == 164 and {t['split'] for t in tasks} == {'test'}
+    assert (task_set(tasks), protocol_of(tasks)) == ('HumanEval', 'humaneval-v1')
+    assert sorted((t['task_id'] for t in tasks), key=task_order) == [f'HumanEval/{i}' for i in range(164)]
+    for raw, task in zip(humaneval, tasks):
+        assert raw['prompt'].strip() in task['prompt'] and 'def check(candidate)' not in task['prompt']
     for raw, task in zip(humaneval, tasks):  # tidying the blanks changes no test
         whole = '\n'.join([preamble_of(raw['prompt'], raw['entry_point']), raw['test'], f"check({raw['entry_point']})"])
         assert ast.dump(ast.parse(task['tests'][0])) == ast.dump(ast.parse(whole))
@@ -155,37 +155,41 @@ def test_a_bare_function_has_its_imports_and_helpers(humaneval, tmp_path):
     assert with_helpers == ['HumanEval/10', 'HumanEval/32', 'HumanEval/38', 'HumanEval/50']
     jobs = [as_job(only_function(row), task) for row, task in zip(humaneval, tasks)]
     assert [tasks[i]['task_id'] for i, v in judge_many(jobs) if v.verdict != 'passed'] == []
-    assert verdicts(['', 'def other(): pass', 'def has_close(('], tasks[0]) == [
-        'no_code',
-        'no_entry_point',
-        'syntax_error',
-    ]
+    wrong = {'': 'no_code', 'def other(): pass': 'no_entry_point', 'def has_close((': 'syntax_error'}
+    assert verdicts(wrong, tasks[0]) == list(wrong.values())
 
 
 def test_humaneval_tests_need_only_the_entry_point(humaneval, tmp_path):
     """Tests run in a process that has not seen the program, and still fail a wrong one."""
     for row, task in zip(humaneval, read_tasks(written(tmp_path / 'h.jsonl', humaneval))):
-        space = {}
-        exec(row['prompt'] + row['canonical_solution'], space)
-        assert passes(task['tests'][0], task['entry_point'], space[task['entry_point']]), task['task_id']
+        assert passes(task['tests'][0], task['entry_point'], reference_of(row)), task['task_id']
         assert not passes(task['tests'][0], task['entry_point'], lambda *args: 10**9), task['task_id']
 
 
 def test_preamble():
     assert preamble_of('from typing import List\n\n\ndef f(x):\n    """ """\n', 'f') == 'from typing import List'
-    assert with_preamble(
-        'from __future__ import annotations\ndef f(x: List): return x', 'from typing import List'
-    ).split('\n')[:2] == ['from __future__ import annotations', 'from typing import List']
-    compile(
-        with_preamble('"""Doc."""\nfrom __future__ import annotations\ndef f(x): return x', 'import math'), 'x', 'exec'
-    )
+    future, typing = 'from __future__ import annotations', 'from typing import List'
+    whole = with_preamble(f'{future}\ndef f(x: List): return x', typing)
+    assert whole.split('\n')[:2] == [future, typing]
+    compile(with_preamble(f'"""Doc."""\n{future}\ndef f(x): return x', 'import math'), 'x', 'exec')
     assert with_preamble(' \n', 'import math') == ' \n' and with_preamble('x = 1', '') == 'x = 1'
 
 
 # --- EvalPlus's rules
 
 
-def evalplus_verdict(inputs, outs, exps, entry_point, atol, mbpp):
+def agrees(outs, exps, entry_point='f', atol=0, mbpp=True):
+    """True when check_plus accepts these outputs for these expected values, in this order."""
+    candidate, reference = iter(outs), iter(exps)
+    inputs = [[i] for i in range(len(outs))]
+    try:
+        check_plus(lambda i: next(candidate), lambda i: next(reference), inputs, entry_point, atol, mbpp)
+    except AssertionError:
+        return False
+    return True
+
+
+def evalplus_agrees(outs, exps, entry_point, atol, mbpp):
     """The loop of evalplus.eval.unsafe_execute, with numpy, without oracles for single tasks."""
 
     def is_floats(x):
@@ -201,7 +205,7 @@ def evalplus_verdict(inputs, outs, exps, entry_point, atol, mbpp):
             if atol == 0 and is_floats(exp):
                 atol = 1e-6
             if not exact and atol != 0:
-                assert type(out) == type(exp)
+                assert type(out) == type(exp)  # noqa: E721  as EvalPlus has it
                 if isinstance(exp, (list, tuple)):
                     assert len(out) == len(exp)
                 assert np.allclose(out, exp, rtol=1e-07, atol=atol)
@@ -225,30 +229,18 @@ def test_rules_are_evalplus_rules():
     def similar(x):
         if isinstance(x, (list, tuple)):
             return type(x)(map(similar, x))
-        return (
-            rng.choice(leaves)
-            if rng.random() < 0.1
-            else x + rng.choice([0, 1e-9, 1e-7, 2e-7])
-            if isinstance(x, float)
-            else x
-        )
+        if rng.random() < 0.1:
+            return rng.choice(leaves)
+        return x + rng.choice([0, 1e-9, 1e-7, 2e-7]) if isinstance(x, float) else x
 
     for _ in range(10_000):
         exps = [value(2) for _ in range(3)]
-        outs, name, atol, mbpp = (
-            list(map(similar, exps)),
-            rng.choice(['f', 'Diff', 'sum_div']),
-            rng.choice([0, 0, 1e-4]),
-            rng.random() < 0.5,
-        )
-        expected = evalplus_verdict(None, outs, exps, name, atol, mbpp)
-        left, right = iter(outs), iter(exps)
-        try:
-            check_plus(lambda i: next(left), lambda i: next(right), [[0], [1], [2]], name, atol, mbpp)
-            found = True
-        except AssertionError:
-            found = False
-        assert found == expected, (outs, exps, name, atol, mbpp)
+        outs = list(map(similar, exps))
+        name = rng.choice(['f', 'Diff', 'sum_div'])
+        atol = rng.choice([0, 0, 1e-4])
+        mbpp = rng.random() < 0.5
+        found = agrees(outs, exps, name, atol, mbpp)
+        assert found == evalplus_agrees(outs, exps, name, atol, mbpp), (outs, exps, name, atol, mbpp)
         agree[found] += 1
     assert min(agree.values()) > 1000
 
@@ -282,61 +274,58 @@ def test_allclose_is_numpys(a, b):
     assert run(allclose) == run(np.allclose)
 
 
-def test_special_oracles():
-    assert same_output('are_equivalent', (1, 2), False, True, 0, True)[0]
-    assert same_output('sum_div', (6,), 0, 6, 0, True)[0] and not same_output('sum_div', (6,), 0, 6, 0, False)[0]
-    assert (
-        same_output('surface_Area', (3, 4), 35, 33, 0, True)[0]
-        and not same_output('surface_Area', (3, 4), 34, 33, 0, True)[0]
-    )
-    assert same_output('digit_distance_nums', (23, 156), 1 + 3 + 3, 6, 0, True)[0]
-    assert (
-        same_output('find_zero', ([-6, 11, -6, 1],), 1.00001, 2.0, 1e-4, False)[0]
-        and not same_output('find_zero', ([1, 2],), 0.5, -0.5, 1e-4, False)[0]
-    )
-    for out, passed in ((True, True), (object(), True), (None, False), (False, False)):
-        outcome = None
-        try:
-            check_plus(lambda s: out, lambda s: 'a match', [['x']], 'check_str', 0, True)
-            outcome = True
-        except AssertionError:
-            outcome = False
-        assert outcome == passed, out
+@pytest.mark.parametrize(
+    'entry_point, args, out, exp, passed',
+    [
+        ('are_equivalent', (1, 2), False, True, True),
+        ('sum_div', (6,), 0, 6, True),
+        ('surface_Area', (3, 4), 35, 33, True),
+        ('surface_Area', (3, 4), 34, 33, False),
+        ('digit_distance_nums', (23, 156), 1 + 3 + 3, 6, True),
+    ],
+)
+def test_special_oracles(entry_point, args, out, exp, passed):
+    assert same_output(entry_point, args, out, exp, 0, True)[0] == passed
+
+
+def test_oracles_belong_to_their_benchmark():
+    assert not same_output('sum_div', (6,), 0, 6, 0, False)[0]
+    assert same_output('find_zero', ([-6, 11, -6, 1],), 1.00001, 2.0, 1e-4, False)[0]
+    assert not same_output('find_zero', ([1, 2],), 0.5, -0.5, 1e-4, False)[0]
+
+
+@pytest.mark.parametrize('out, passed', [(True, True), (object(), True), (None, False), (False, False)])
+def test_a_match_is_anything_but_none(out, passed):
+    assert agrees([out], ['a match'], 'check_str') == passed
 
 
 def test_tolerance_stays_once_a_float_was_expected():
-    runs = [[[0.5, 1.0], True], [[1.0, 0.5], False]]
-    for (
-        order,
-        passed,
-    ) in (
-        runs
-    ):  # 1 against 1.0 is equal; 0.5 + 1e-7 needs the tolerance; a list of ints off by 1e-7 has it only afterwards
-        answers, expected = (
-            iter([0.5 + 1e-7, [1 + 1e-7, 2]] if passed else [[1 + 1e-7, 2], 0.5 + 1e-7]),
-            iter([0.5, [1, 2]] if passed else [[1, 2], 0.5]),
-        )
-        try:
-            check_plus(lambda x: next(answers), lambda x: next(expected), [[x] for x in order], 'f', 0, True)
-            found = True
-        except AssertionError:
-            found = False
-        assert found == passed
+    """0.5 + 1e-7 needs the tolerance; a list of whole numbers off by 1e-7 has it only afterwards."""
+    outs, exps = [0.5 + 1e-7, [1 + 1e-7, 2]], [0.5, [1, 2]]
+    assert agrees(outs, exps) and not agrees(outs[::-1], exps[::-1])
 
 
-def test_inputs_get_their_types_back():
-    assert mbpp_arguments(2, [[1], [2]]) == [(1,), (2,)] and mbpp_arguments(63, [[[1, 2], [3, 4]]]) == [
-        [(1, 2), (3, 4)]
-    ]
-    assert mbpp_arguments(75, [[[1, 2]], 3]) == [[(1, 2)], 3] and mbpp_arguments(106, [[1], [2]]) == [[1], (2,)]
-    assert mbpp_arguments(115, [[[1], []]]) == [[{1}, {}]] and mbpp_arguments(124, ['1.5', '2j']) == (1.5, 2j)
-    assert mbpp_arguments(250, [[1], 2]) == [(1,), 2] and mbpp_arguments(259, [[[1], [2]], [[3]]]) == [
-        ((1,), (2,)),
-        ((3,),),
-    ]
-    assert mbpp_arguments(278, [[1, [2]]]) == [(1, (2,))] and mbpp_arguments(307, [[1], 2, 3]) == [(1,), 2, 3]
-    assert mbpp_arguments(722, [{'a': [1]}, 2, 3]) == [{'a': (1,)}, 2, 3] and mbpp_arguments(252, ['1+2j']) == [1 + 2j]
-    assert mbpp_arguments(580, [[1, [2]]]) == ((1, (2,)),) and mbpp_arguments(3, [[1]]) == [[1]]
+@pytest.mark.parametrize(
+    'number, args, typed',
+    [
+        (2, [[1], [2]], [(1,), (2,)]),
+        (63, [[[1, 2], [3, 4]]], [[(1, 2), (3, 4)]]),
+        (75, [[[1, 2]], 3], [[(1, 2)], 3]),
+        (106, [[1], [2]], [[1], (2,)]),
+        (115, [[[1], []]], [[{1}, {}]]),
+        (124, ['1.5', '2j'], (1.5, 2j)),
+        (250, [[1], 2], [(1,), 2]),
+        (259, [[[1], [2]], [[3]]], [((1,), (2,)), ((3,),)]),
+        (278, [[1, [2]]], [(1, (2,))]),
+        (307, [[1], 2, 3], [(1,), 2, 3]),
+        (722, [{'a': [1]}, 2, 3], [{'a': (1,)}, 2, 3]),
+        (252, ['1+2j'], [1 + 2j]),
+        (580, [[1, [2]]], ((1, (2,)),)),
+        (3, [[1]], [[1]]),
+    ],
+)
+def test_inputs_get_their_types_back(number, args, typed):
+    assert mbpp_arguments(number, args) == typed
 
 
 # --- EvalPlus's files
@@ -393,12 +382,10 @@ def plus_rows():
 def test_mbpp_plus_release_file(tmp_path):
     path = written(tmp_path / 'MbppPlus.jsonl.gz', plus_rows())
     tasks = {t['task_id']: t for t in read_tasks(path)}
-    assert {i: t['split'] for i, t in tasks.items()} == {14: 'test', 616: 'train', 249: 'test'} and task_set(
-        list(tasks.values())
-    ) == 'MBPP+'
-    assert [t['task_id'] for t in load_tasks(resolve(mbpp_file=str(path)))] == [14, 249] and len(
-        all_tasks(resolve(mbpp_file=str(path)))
-    ) == 3
+    assert {i: t['split'] for i, t in tasks.items()} == {14: 'test', 616: 'train', 249: 'test'}
+    assert task_set(list(tasks.values())) == 'MBPP+'
+    cfg = resolve(mbpp_file=str(path))
+    assert [t['task_id'] for t in load_tasks(cfg)] == [14, 249] and len(all_tasks(cfg)) == 3
     assert tasks[14]['prompt'].split('\n') == [
         'Write a python function to find the volume of a triangular prism.',
         'Your code should pass these tests:',
@@ -406,25 +393,20 @@ def test_mbpp_plus_release_file(tmp_path):
         'Answer with one Python code block.',
     ]
     assert self_check(list(tasks.values()), resolve())['failed'] == []
-    assert verdicts(
-        ['def find_Volume(l, b, h): return l * b * h * 0.5 + 1e-6', 'def find_Volume(l, b, h): return l * b * h // 2'],
-        tasks[14],
-    ) == ['passed', 'wrong_answer']
-    assert verdicts(
-        [
-            'def intersection_array(a, b): return sorted(set(b) & set(a)) * 2',
-            'def intersection_array(a, b): return b',
-            'def intersection_array(a, b): return [1 / 0]',
-        ],
-        tasks[249],
-    ) == ['passed', 'wrong_answer', 'runtime_error']
+    bodies = 'l * b * h * 0.5 + 1e-6', 'l * b * h // 2'
+    volumes = [f'def find_Volume(l, b, h): return {body}' for body in bodies]
+    assert verdicts(volumes, tasks[14]) == ['passed', 'wrong_answer']
+    bodies = 'sorted(set(b) & set(a)) * 2', 'b', '[1 / 0]'
+    intersections = [f'def intersection_array(a, b): return {body}' for body in bodies]
+    assert verdicts(intersections, tasks[249]) == ['passed', 'wrong_answer', 'runtime_error']
     assert verdicts(['def tuple_modulo(a, b): return [x % y for x, y in zip(a, b)]'], tasks[616]) == ['wrong_answer']
 
 
 def test_a_helper_of_the_program_keeps_its_name(tmp_path):
     """The test's own functions never replace the program's."""
     tasks = read_tasks(written(tmp_path / 'MbppPlus.jsonl', plus_rows()))
-    code = 'def shape(l, b): return l * b\ndef allclose(*args): return 1 / 0\ndef find_Volume(l, b, h): return shape(l, b) * h / 2'
+    helpers = 'def shape(l, b): return l * b\ndef allclose(*args): return 1 / 0\n'
+    code = helpers + 'def find_Volume(l, b, h): return shape(l, b) * h / 2'
     assert verdicts([code], tasks[0]) == ['passed']
 
 
@@ -445,19 +427,14 @@ PLUS_INPUTS = {
 def test_humaneval_plus_release_file(humaneval, tmp_path):
     rows = [humaneval_plus_row(humaneval[i], inputs, 1e-4 if i == 32 else 0) for i, inputs in PLUS_INPUTS.items()]
     tasks = read_tasks(written(tmp_path / 'HumanEvalPlus.jsonl', rows))
-    assert (
-        task_set(tasks) == 'HumanEval+'
-        and protocol_of(tasks) == 'humaneval-v1'
-        and self_check(tasks, resolve())['failed'] == []
-    )
+    assert (task_set(tasks), protocol_of(tasks)) == ('HumanEval+', 'humaneval-v1')
+    assert self_check(tasks, resolve())['failed'] == []
     jobs = [as_job(only_function(humaneval[i]), task) for i, task in zip(PLUS_INPUTS, tasks)]
     assert {v.verdict for _, v in judge_many(jobs)} == {'passed'}
     constants = [as_job(f"def {task['entry_point']}(*args): return 0.123", task) for task in tasks]
     assert {v.verdict for _, v in judge_many(constants)} == {'wrong_answer'}
     for i, task in zip(PLUS_INPUTS, tasks):
-        space = {}
-        exec(humaneval[i]['prompt'] + humaneval[i]['canonical_solution'], space)
-        assert passes(task['tests'][0], task['entry_point'], space[task['entry_point']])
+        assert passes(task['tests'][0], task['entry_point'], reference_of(humaneval[i]))
 
 
 NUMPY_PART = '''
@@ -484,65 +461,58 @@ def assertion(out, exp, atol):
     else:
         assert exact_match
 '''
+MBPP_14 = {'10,8,6': 240, '3,2,2': 6, '1,2,1': 1}
 CLOSE = {
     'allclose': 'assert np.allclose(out, exp, rtol=1e-07, atol=atol)',
     'assert_allclose': 'np.testing.assert_allclose(out, exp, atol=atol)',
 }
 
 
+LOOP = '''
+for i, (inp, exp) in enumerate(zip(inputs, results)):
+    assertion({name}(*inp), exp, 0)
+'''
+
+
 @pytest.mark.parametrize('function', CLOSE)
-def test_hub_layouts(tmp_path, humaneval, function):
-    """evalplus/mbppplus and evalplus/humanevalplus: their test program, without numpy."""
-    aux, name = NUMPY_PART % CLOSE[function], 'find_Volume'
-    mbpp = {
+def test_hub_mbpp_plus(tmp_path, function):
+    """evalplus/mbppplus: its test program, without numpy."""
+    name = 'find_Volume'
+    data = 'inputs = [[10, 8, 6], [0.1, 0.2, 0.3]]\nresults = [240.0, 0.003]'
+    row = {
         'task_id': 14,
         'code': plus_rows()[0]['canonical_solution'],
         'prompt': 'Write a python function to find the volume of a triangular prism.',
         'source_file': 'x',
         'test_imports': [],
-        'test_list': [
-            'assert find_Volume(10,8,6) == 240',
-            'assert find_Volume(3,2,2) == 6',
-            'assert find_Volume(1,2,1) == 1',
-        ],
-        'test': f'{aux}\n\ninputs = [[10, 8, 6], [0.1, 0.2, 0.3]]\nresults = [240.0, 0.003]\nfor i, (inp, exp) in enumerate(zip(inputs, results)):\n    assertion({name}(*inp), exp, 0)\n',
+        'test_list': [f'assert {name}({args}) == {volume}' for args, volume in MBPP_14.items()],
+        'test': f'{NUMPY_PART % CLOSE[function]}\n\n{data}{LOOP.format(name=name)}',
     }
-    row = humaneval[4]
-    human = {k: row[k] for k in ('task_id', 'prompt', 'canonical_solution', 'entry_point')}
-    human['test'] = (
-        f'{aux}\n\ndef check(candidate):\n    inputs = [[[1.0, 2.0]], [[1.0, 2.0, 6.0]]]\n    results = [0.5, 2.0]\n    for i, (inp, exp) in enumerate(zip(inputs, results)):\n        assertion(candidate(*inp), exp, 0)\n'
-    )
-    (plus,) = read_tasks(written(tmp_path / 'mbppplus.jsonl', [mbpp]))
-    assert (task_set([plus]), plus['split'], plus['entry_point'], plus['prompt'].count('assert ')) == (
-        'MBPP+',
-        'test',
-        name,
-        3,
-    )
-    assert verdicts(
-        [
-            plus['code'],
-            f'def {name}(a, b, c): return a * b * c / 2 + 1e-7',
-            f'def {name}(a, b, c): return a * b * c // 2',
-        ],
-        plus,
-    ) == ['passed', 'passed', 'wrong_answer']
-    (task,) = read_tasks(written(tmp_path / 'humanevalplus.jsonl', [human]))
+    (task,) = read_tasks(written(tmp_path / 'mbppplus.jsonl', [row]))
+    assert (task_set([task]), task['split'], task['entry_point']) == ('MBPP+', 'test', name)
+    assert task['prompt'].count('assert ') == 3
+    close, floored = (f'def {name}(a, b, c): return a * b * c {end}' for end in ('/ 2 + 1e-7', '// 2'))
+    assert verdicts([task['code'], close, floored], task) == ['passed', 'passed', 'wrong_answer']
+    assert passes(task['tests'][0], name, lambda a, b, c: a * b * c / 2)
+    assert not passes(task['tests'][0], name, lambda a, b, c: 240.0)
+
+
+@pytest.mark.parametrize('function', CLOSE)
+def test_hub_humaneval_plus(tmp_path, humaneval, function):
+    """evalplus/humanevalplus: its test program only defines `check`."""
+    row = {name: humaneval[4][name] for name in ('task_id', 'prompt', 'canonical_solution', 'entry_point')}
+    data = 'inputs = [[[1.0, 2.0]], [[1.0, 2.0, 6.0]]]\nresults = [0.5, 2.0]'
+    check = 'def check(candidate):\n' + indent(data + LOOP.format(name='candidate'), '    ')
+    row['test'] = f'{NUMPY_PART % CLOSE[function]}\n\n{check}'
+    (task,) = read_tasks(written(tmp_path / 'humanevalplus.jsonl', [row]))
     assert task_set([task]) == 'HumanEval+'
-    assert verdicts([only_function(row), 'def mean_absolute_deviation(xs): return 0.5'], task) == [
-        'passed',
-        'wrong_answer',
-    ]
-    assert passes(plus['tests'][0], name, lambda a, b, c: a * b * c / 2) and not passes(
-        plus['tests'][0], name, lambda a, b, c: 240.0
-    )
+    constant = 'def mean_absolute_deviation(xs): return 0.5'
+    assert verdicts([only_function(row), constant], task) == ['passed', 'wrong_answer']
 
 
 def test_hub_cross_check():
     """Tests whose results were too large to publish call a reference of their own."""
-    test = (
-        NUMPY_PART % CLOSE['allclose']
-        + '''
+    check = '''
 def ref_func(n):
     return list(range(n))
 
@@ -550,10 +520,9 @@ inputs = [[3], [0]]
 for i, inp in enumerate(inputs):
     assertion(candidate(*inp), ref_func(*inp), 0)
 '''
-    )
-    assert passes(hub_test(test, 'count'), 'count', lambda n: list(range(n))) and not passes(
-        hub_test(test, 'count'), 'count', lambda n: []
-    )
+    test = hub_test(NUMPY_PART % CLOSE['allclose'] + check, 'count')
+    assert passes(test, 'count', lambda n: list(range(n)))
+    assert not passes(test, 'count', lambda n: [])
 
 
 def test_long_tests_and_long_numbers():
@@ -561,11 +530,10 @@ def test_long_tests_and_long_numbers():
     test = apart(f'assert candidate(1) == {big}', 'power')
     assert judge('def power(x): return x * 10 ** 5000', [test], entry_point='power').verdict == 'passed'
     long = apart(f'numbers = {list(range(300_000))}\nassert candidate(numbers) == 299999', 'last')
-    assert len(compact(long)) < 1_500_000 < len(long) and compact('assert f() == 1') == 'assert f() == 1'
-    assert [judge(f'def last(xs): return xs[{i}]', [compact(long)], entry_point='last').verdict for i in (-1, 0)] == [
-        'passed',
-        'wrong_answer',
-    ]
+    short = compact(long)
+    assert len(short) < 1_500_000 < len(long) and compact('assert f() == 1') == 'assert f() == 1'
+    for index, verdict in ((-1, 'passed'), (0, 'wrong_answer')):
+        assert judge(f'def last(xs): return xs[{index}]', [short], entry_point='last').verdict == verdict
 
 
 def test_prepared_tasks_are_the_same_tasks(tmp_path):
@@ -573,15 +541,11 @@ def test_prepared_tasks_are_the_same_tasks(tmp_path):
     path = written(tmp_path / 'MbppPlus.jsonl', plus_rows())
     cfg = resolve(source='files', mbpp_file=str(path), data_dir=str(tmp_path / 'data'))
     assert prepare(cfg)['counts']['train'] == 1
-    told = load_tasks(cfg)  # as read, with what the manifest tells of each: its cluster and its nearest training item
-    assert [{k: v for k, v in t.items() if k not in ('cluster', 'nearest')} for t in told] == [
-        t for t in read_tasks(path) if t['split'] == 'test'
-    ]
-    assert all(t['cluster'] == t['task_id'] and 0 <= t['nearest'] < 0.2 for t in told)
-    assert (
-        'assert tuple_modulo' in read_jsonl(tmp_path / 'data' / 'train.jsonl')[0]['prompt']
-        and 'exec(' not in read_jsonl(tmp_path / 'data' / 'train.jsonl')[0]['prompt']
-    )
+    tasks = load_tasks(cfg)  # as read, and with what preparing found out: cluster and nearest training item
+    assert all(t.pop('cluster') == t['task_id'] and 0 <= t.pop('nearest') < 0.2 for t in tasks)
+    assert tasks == [t for t in read_tasks(path) if t['split'] == 'test']
+    prompt = read_jsonl(tmp_path / 'data' / 'train.jsonl')[0]['prompt']
+    assert 'assert tuple_modulo' in prompt and 'exec(' not in prompt
 
 
 # --- which benchmark, and where its results go
@@ -589,7 +553,8 @@ def test_prepared_tasks_are_the_same_tasks(tmp_path):
 TWO = [
     {
         'task_id': f'HumanEval/{i}',
-        'prompt': f'from typing import List\n\n\ndef {name}(xs: List[int]) -> int:\n    """ The {name} of some numbers. """\n',
+        'prompt': 'from typing import List\n\n\n'
+        f'def {name}(xs: List[int]) -> int:\n    """ The {name} of some numbers. """\n',
         'entry_point': name,
         'canonical_solution': f'    return {body}\n',
         'test': f'def check(candidate):\n    assert candidate([3, 1]) == {value}\n',
@@ -633,62 +598,45 @@ def test_text_ids_are_sorted_by_number(tmp_path):
 
 def test_results_of_another_benchmark_stay_apart(tiny, tmp_path, capsys):
     """The same run name, scored on MBPP's place and on HumanEval: two folders, the first untouched by the second."""
-    cfg, file = (
-        resolve(tiny['preset'], **{k: v for k, v in tiny.items() if k != 'preset'}),
-        written(tmp_path / 'he.jsonl', TWO),
-    )
-    options = [part for name, value in tiny.items() for part in ('--' + name.replace('_', '-'), value)]
+    cfg = resolve(tiny['preset'], **{k: v for k, v in tiny.items() if k != 'preset'})
+    file, options = written(tmp_path / 'he.jsonl', TWO), options_of(tiny)
     metrics = tmp_path / 'artifacts' / 'metrics'
     assert main(['baseline', *options]) == 0
     before = {p.name: p.read_bytes() for p in metrics.iterdir()}
-    for extra in ([], ['--benchmark', 'humaneval']):
+    for extra in ([], ['--benchmark', 'humaneval']):  # the second, with the option spelled out, is the same evaluation
         assert main(['baseline', *options, '--mbpp-file', str(file), *extra]) == 0
+    assert 'is evaluated already' in capsys.readouterr().out
     assert {p.name: p.read_bytes() for p in metrics.iterdir() if p.is_file()} == before and len(before) == 3
     assert sorted(p.name for p in (metrics / 'humaneval').iterdir()) == sorted(before)
-    assert (
-        'is evaluated already' in capsys.readouterr().out
-    )  # the second start, with the option spelled out, is the same evaluation
     name = next(n for n in before if n.endswith('-base.json'))
     info = read_json(metrics / 'humaneval' / name)['eval_info']
-    assert (info['settings']['protocol'], info['settings']['task_set'], info['n_tasks']) == (
-        'humaneval-v1',
-        'HumanEval',
-        2,
-    )
-    answers = read_jsonl(metrics / 'humaneval' / name.replace('.json', '.generations.jsonl'))
-    assert [r['task_id'] for r in answers] == ['HumanEval/2', 'HumanEval/10'] and {r['protocol'] for r in answers} == {
-        'humaneval-v1'
-    }
-    assert read_json(metrics / name)['eval_info']['settings']['protocol'] == PROTOCOL
-    tasks, runtime = load_tasks(cfg), choose_runtime(cfg)
-    assert (
-        comparison_settings(cfg, runtime, tasks, Limits(cpu_s=cfg.cpu_s), {'engine': choose_engine()})
-        == read_json(metrics / name)['eval_info']['settings']
-    )
+    found = info['settings']['protocol'], info['settings']['task_set'], info['n_tasks']
+    assert found == ('humaneval-v1', 'HumanEval', 2)
+    completions = read_jsonl(metrics / 'humaneval' / name.replace('.json', '.generations.jsonl'))
+    assert [r['task_id'] for r in completions] == ['HumanEval/2', 'HumanEval/10']
+    assert {r['protocol'] for r in completions} == {'humaneval-v1'}
+    settings = read_json(metrics / name)['eval_info']['settings']
+    assert settings['protocol'] == PROTOCOL
+    limits, layers = Limits(cpu_s=cfg.cpu_s), {'engine': choose_engine()}
+    assert comparison_settings(cfg, choose_runtime(cfg), load_tasks(cfg), limits, layers) == settings
 
 
 def test_an_adapter_is_scored_on_both(tiny, tmp_path):
     """eval --benchmark: rank and seed come from what training wrote, and its file is left as it is."""
-    options = [part for name, value in tiny.items() for part in ('--' + name.replace('_', '-'), value)]
-    assert main(['train', *options, '--rank', '2', '--run', 'mine']) == 0
-    trained = (tmp_path / 'artifacts' / 'metrics' / 'mine.json').read_bytes()
-    assert (
-        main(
-            ['eval', *options, '--rank', '4', '--run', 'mine', '--mbpp-file', str(written(tmp_path / 'he.jsonl', TWO))]
-        )
-        == 0
-    )
-    assert (tmp_path / 'artifacts' / 'metrics' / 'mine.json').read_bytes() == trained
-    info = read_json(tmp_path / 'artifacts' / 'metrics' / 'humaneval' / 'mine.json')['run_info']
+    file, metrics = written(tmp_path / 'he.jsonl', TWO), tmp_path / 'artifacts' / 'metrics'
+    assert main(['train', *options_of(tiny), '--rank', '2', '--run', 'mine']) == 0
+    trained = (metrics / 'mine.json').read_bytes()
+    assert main(['eval', *options_of(tiny), '--rank', '4', '--run', 'mine', '--mbpp-file', str(file)]) == 0
+    assert (metrics / 'mine.json').read_bytes() == trained
+    info = read_json(metrics / 'humaneval' / 'mine.json')['run_info']
     assert (info['rank'], info['kind']) == (2, 'lora')
 
 
 def test_benchmark_option(tmp_path, humaneval, capsys):
     cfg = resolve(benchmark='humaneval', data_dir=str(tmp_path / 'none'))
     assert len(load_tasks(cfg)) == 164 == len(all_tasks(cfg)) and not (tmp_path / 'none').exists()
-    assert (
-        len(load_tasks(resolve(benchmark='humaneval', source='files', mbpp_file='mbpp.jsonl', n_tasks=3))) == 3
-    )  # there, the file is what the data are made of
+    made_of = resolve(benchmark='humaneval', source='files', mbpp_file='mbpp.jsonl', n_tasks=3)
+    assert len(load_tasks(made_of)) == 3  # there, the file is what the data are made of
     own = written(tmp_path / 'own.jsonl', [{'task_id': 1, 'text': 'a', 'test_list': ['assert f(1) == 1']}])
     assert 'holds no HumanEval tasks' in complaint(with_benchmark, resolve(benchmark='humaneval', mbpp_file=str(own)))
     assert with_benchmark(resolve(mbpp_file=str(own))).benchmark == 'mbpp'
@@ -705,20 +653,18 @@ def test_a_sweep_has_no_benchmark(tmp_path, capsys):
 
 
 def test_samples_continue_or_replace_the_prompt(tmp_path, capsys):
-    file, samples = written(tmp_path / 'he.jsonl', TWO), tmp_path / 's.jsonl'
-    written(
-        samples,
-        [
-            {'task_id': 'HumanEval/10', 'completion': '    return max(xs)\n'},
-            {'task_id': 'HumanEval/10', 'solution': 'def largest(xs: List[int]): return sorted(xs)[-1]'},
-            {'task_id': 'HumanEval/2', 'completion': '```python\ndef total(xs): return sum(xs)\n```'},
-            {'task_id': 'HumanEval/2', 'completion': '    return 0'},
-        ],
-    )
-    assert (
-        main(['eval', '--samples', str(samples), '--mbpp-file', str(file), '--out-file', str(tmp_path / 'out.json')])
-        == 0
-    )
+    samples = [
+        {'task_id': 'HumanEval/10', 'completion': '    return max(xs)\n'},
+        {'task_id': 'HumanEval/10', 'solution': 'def largest(xs: List[int]): return sorted(xs)[-1]'},
+        {'task_id': 'HumanEval/2', 'completion': '```python\ndef total(xs): return sum(xs)\n```'},
+        {'task_id': 'HumanEval/2', 'completion': '    return 0'},
+    ]
+    files = {
+        '--samples': written(tmp_path / 's.jsonl', samples),
+        '--mbpp-file': written(tmp_path / 'he.jsonl', TWO),
+        '--out-file': tmp_path / 'out.json',
+    }
+    assert main(['eval', *(str(part) for option in files.items() for part in option)]) == 0
     result = read_json(tmp_path / 'out.json')
     assert [(r['task_id'], r['verdict'], r['extraction']) for r in result['per_task']] == [
         ('HumanEval/10', 'passed', 'completion'),
@@ -731,17 +677,14 @@ def test_samples_continue_or_replace_the_prompt(tmp_path, capsys):
 
 def test_evalplus_ids_and_unknown_ones(tmp_path):
     tasks = read_tasks(written(tmp_path / 'MbppPlus.jsonl', plus_rows()))
-    ids = [
-        r['task_id']
-        for r in read_samples(
-            written(tmp_path / 's.jsonl', [{'task_id': i, 'solution': 'x = 1'} for i in ('Mbpp/14', 14)]), tasks
-        )
-    ]
-    assert ids == [14, 14]
+
+    def read_back(*ids):
+        rows = [{'task_id': i, 'solution': 'x = 1'} for i in ids]
+        return read_samples(written(tmp_path / 's.jsonl', rows), tasks)
+
+    assert [r['task_id'] for r in read_back('Mbpp/14', 14)] == [14, 14]
     for wrong in ('Mbpp/15', 'HumanEval/1', True, None, [1]):
-        assert 'is not among the 3 tasks' in complaint(
-            read_samples, written(tmp_path / 's.jsonl', [{'task_id': wrong, 'solution': ''}]), tasks
-        )
+        assert 'is not among the 3 tasks' in complaint(read_back, wrong)
 
 
 def test_self_check_counts(tmp_path, capsys):
@@ -755,11 +698,9 @@ def test_self_check_counts(tmp_path, capsys):
     rows = [good, {**good, 'task_id': 'two', 'code': 'def add(a, b): return a - b'}, {**good, 'task_id': 3, 'code': ''}]
     assert main(['eval', '--self-check', '--mbpp-file', str(written(tmp_path / 'own.jsonl', rows))]) == 1
     said = capsys.readouterr().out
-    assert (
-        '1 of 2 reference solutions pass (own problems, engine ' in said
-        and 'task two: wrong_answer, got -1, expected 3' in said
-        and '1 of 3 tasks have no reference solution' in said
-    )
+    assert '1 of 2 reference solutions pass (own problems, engine ' in said
+    assert 'task two: wrong_answer, got -1, expected 3' in said
+    assert '1 of 3 tasks have no reference solution' in said
     assert main(['eval', '--self-check', '--mbpp-file', str(written(tmp_path / 'own.jsonl', rows[:1]))]) == 0
     assert main(['eval', '--self-check', '--mbpp-file', str(written(tmp_path / 'own.jsonl', rows[2:]))]) == 1
     assert main(['eval', '--self-check', '--preset', 'test']) == 0 and '6 of 6' in capsys.readouterr().out
