@@ -7,6 +7,9 @@ import pytest
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')  # no test needs a model hub
+if int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1)) > 1:
+    # workers share the cores: with as many threads each they wait for one another (read when torch is imported)
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(
@@ -14,6 +17,21 @@ NOTEBOOKS = sorted(
     for path in (ROOT / 'nbs').rglob('*.ipynb')
     if not path.name.startswith(('out_', '.', '_')) and '.ipynb_checkpoints' not in path.parts
 )
+
+# Files whose tests stay in one worker: they share a run that takes long, or look at all processes of a worker.
+IN_ONE_WORKER = ('test_processes', 'test_sandbox')
+
+
+def pytest_xdist_auto_num_workers(config) -> int:
+    """A worker for each core, four at most; files and tests that are named on the command line run in this process."""
+    named = any('::' in argument or argument.endswith('.py') for argument in config.args)
+    return 0 if named else min(os.cpu_count() or 1, 4)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in IN_ONE_WORKER:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def published(name: str) -> Path:
