@@ -32,52 +32,17 @@ STAGES = ORDER[5]  # these do import each other
 BACKWARD_IMPORTS: set[str] = set()
 
 # public names that two modules define
-SHARED_NAMES: set[str] = {'apart', 'beside', 'curve_table'}
+SHARED_NAMES: set[str] = set()
 
 # notebook: number of its export cells with more than two definitions
 CROWDED_CELLS: dict[str, int] = {
     '02_train.ipynb': 5,
-<<<<<<< HEAD
-    '04_analysis.ipynb': 3,
-    'reporting/adapter_anatomy.ipynb': 3,
-    'reporting/figures.ipynb': 6,
-    'reporting/rank_truncation.ipynb': 2,
-    'reporting/tables.ipynb': 6,
-    'reporting/task_atlas.ipynb': 2,
-=======
-    '03_eval.ipynb': 5,
-    'experiments/ray_cluster.ipynb': 1,
-    'experiments/sweep.ipynb': 8,
-    'generation/completions.ipynb': 4,
-    'generation/decode_kernel.ipynb': 1,
-    'generation/kv_slots.ipynb': 3,
-    'generation/multi_lora.ipynb': 2,
-    'models/loading.ipynb': 1,
-    'models/lora_layers.ipynb': 3,
-    'models/packing.ipynb': 2,
-    'tasks/schema.ipynb': 1,
-    'tasks/similarity.ipynb': 1,
->>>>>>> 5631009 (Reporting: verdicts of the sandbox, chapters of evaluation; outputs anew)
     'training/memory_plan.ipynb': 4,
     'training/trainer.ipynb': 2,
 }
 
-<<<<<<< HEAD
 # links of a notebook's prose to files that are not there: 'notebook -> target'
 BROKEN_LINKS: set[str] = set()
-=======
-# links of a notebook's prose: 'notebook -> target'
-BROKEN_LINKS: set[str] = {
-    'experiments/ray_cluster.ipynb -> ../sweep.ipynb',
-    'experiments/sweep.ipynb -> ../ray_cluster.ipynb',
-    'generation/completions.ipynb -> ../kv_slots.ipynb',
-    'generation/decode_kernel.ipynb -> ../kv_slots.ipynb',
-    'generation/kv_slots.ipynb -> ../decode_kernel.ipynb',
-    'training/memory_plan.ipynb -> ../sharding.ipynb',
-    'training/sharding.ipynb -> ../memory_plan.ipynb',
-    'training/sharding.ipynb -> ../trainer.ipynb',
-}
->>>>>>> 5631009 (Reporting: verdicts of the sandbox, chapters of evaluation; outputs anew)
 
 
 def modules() -> dict[str, ast.Module]:
