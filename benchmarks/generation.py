@@ -302,7 +302,7 @@ def limit_of(model_dir: str, batch: int, length: int) -> tuple[float, str]:
 
     from lora_mbpp.generation.kv_slots import key_value_shape
     from lora_mbpp.models.shapes import config_of, shape_of
-    from lora_mbpp.training.memory_plan import matrix_rate
+    from lora_mbpp.training.time_plan import matrix_rate
 
     config = config_of(model_dir)
     shape = shape_of(config)

@@ -1,13 +1,13 @@
-"""How fast is training, and in how much memory? The plain recipe, TRL's packing, Unsloth and this engine on the same rows.
+"""How fast is training, and in how much memory? The plain recipe, TRL's packing, Unsloth, and this engine.
 
-A model of a named shape with random weights is written once; each way then trains it in a process of its own, on rows with the
-token lengths of MBPP-train and CodeAlpaca (local files). What the figures mean:
-  tokens/s      useful tokens (no padding) per second: median over the timed optimizer steps, after two that are not counted
-  peak GiB      what the allocator had reserved at most; --budget makes the card that small, so that too much is out of memory
-  share         of the limit: four operations a weight and token at the matrix rate of this device, measured in the same run
-  loss, norm    of one step over the same eight rows before any training: all ways must agree, or their speed counts for nothing
+A model of a named shape with random weights is written once; each way then trains it in a process of its own, on the
+same rows, with the token lengths of MBPP-train and CodeAlpaca (local files). What the figures mean:
+  tokens/s      useful tokens (no padding) per second: median over the timed steps, after two that are not counted
+  peak GiB      what the allocator had reserved at most; --budget makes the GPU that small: too much is out of memory
+  share         of the limit: four operations per weight and token at the matrix rate measured in the same run
+  loss, norm    of one step over the same eight rows before any training: all ways must agree, or speed means nothing
 Usage on a CUDA machine:
-  python benchmarks/training.py --mbpp mbpp.jsonl --codealpaca codealpaca.json --ways plain trl engine --ranks 8 32 --save
+  python benchmarks/training.py --mbpp FILE --codealpaca FILE --ways plain trl engine --ranks 8 32 --save
   python benchmarks/training.py ... --ways engine --budget 11
 On a CPU:
   python benchmarks/training.py ... --shape smollm2-135m --ways padded engine"""
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,10 +43,8 @@ def add_row_options(parser) -> None:
     "Where the rows' lengths come from, how many rows, and the model's shape"
     parser.add_argument('--mbpp', help='MBPP as JSON lines')
     parser.add_argument('--codealpaca', help='CodeAlpaca as JSON')
-    parser.add_argument(
-        '--lengths',
-        help='file of token lengths: read when it is there, written when not; then the data are not needed again',
-    )
+    help = 'file of token lengths: read when it is there, written when not; then the data are not needed again'
+    parser.add_argument('--lengths', help=help)
     parser.add_argument('--shape', default='mistral-7b', choices=('mistral-7b', 'smollm2-135m', 'tiny'))
     parser.add_argument('--rows', type=int, default=1000)
 
@@ -67,10 +66,8 @@ def lengths_of(args) -> list:
 
     rows, _ = assemble(resolve('smollm2-135m', source='files', mbpp_file=args.mbpp, codealpaca_file=args.codealpaca))
     tok = load_tokenizer('smollm2-135m-instruct')
-    found = [
-        [len(e['input_ids']), sum(e['completion_mask'])]
-        for e in (encode_row(tok, r['prompt'], r['completion']) for r in rows['train'])
-    ]
+    encoded = [encode_row(tok, row['prompt'], row['completion']) for row in rows['train']]
+    found = [[len(row['input_ids']), sum(row['completion_mask'])] for row in encoded]
     if args.lengths:
         Path(args.lengths).write_text(json.dumps(found))
     return found[: args.rows]
@@ -96,26 +93,16 @@ def write_model(shape: str, folder: Path) -> None:
 
     from lora_mbpp.models.tiny import tiny_tokenizer
 
+    smollm2 = dict(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30)
+    smollm2 |= dict(
+        num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True, max_position_embeddings=8192
+    )
+    tiny = dict(vocab_size=30001, hidden_size=64, intermediate_size=128, num_hidden_layers=2)
+    tiny |= dict(num_attention_heads=4, num_key_value_heads=2)
     config = {
         'mistral-7b': MistralConfig(sliding_window=None),
-        'smollm2-135m': LlamaConfig(
-            vocab_size=49152,
-            hidden_size=576,
-            intermediate_size=1536,
-            num_hidden_layers=30,
-            num_attention_heads=9,
-            num_key_value_heads=3,
-            tie_word_embeddings=True,
-            max_position_embeddings=8192,
-        ),
-        'tiny': LlamaConfig(
-            vocab_size=30001,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-        ),
+        'smollm2-135m': LlamaConfig(**smollm2),
+        'tiny': LlamaConfig(**tiny),
     }[shape]
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     torch.manual_seed(0)
@@ -125,37 +112,31 @@ def write_model(shape: str, folder: Path) -> None:
     tiny_tokenizer().save_pretrained(folder)
 
 
-class Timed:
-    "A trainer callback that takes the time of each optimizer step"
+def timed():
+    "A trainer callback that takes the time of each optimizer step (`times`) and keeps what is logged (`logs`)"
+    import torch
+    from transformers import TrainerCallback
 
-    def __new__(cls):
-        import torch
-        from transformers import TrainerCallback
+    class Timed(TrainerCallback):
+        def __init__(self):
+            self.times, self.logs = [], []
 
-        class Timed(TrainerCallback):
-            times, logs = [], []
+        def on_step_end(self, args, state, control, **kwargs):
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.times.append(time.perf_counter())
 
-            def on_step_end(self, args, state, control, **kwargs):
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
-                self.times.append(time.perf_counter())
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            self.logs.append(logs)
 
-            def on_log(self, args, state, control, logs=None, **kwargs):
-                self.logs.append(logs)
-
-        made = Timed()
-        made.times, made.logs = [], []
-        return made
+    return Timed()
 
 
-def trl_trainer(way: str, args, runtime, model, tok, rows: list, folder: Path, watch, steps: int, batch: int):
-    "TRL's own trainer in one of its ways"
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
-    packed = way in ('trl', 'unsloth') and batch != 8
+def trl_settings(way: str, runtime, steps: int, batch: int) -> dict:
+    "TRL's configuration in one of its ways; 8 rows in `batch` are the rows of the parity step, which are never packed"
+    own_checkpointing = way == 'unsloth'
+    grouped = way == 'padded' and batch != 8
     settings = dict(
-        output_dir=str(folder),
         max_steps=steps,
         logging_steps=1,
         learning_rate=1e-4,
@@ -164,35 +145,18 @@ def trl_trainer(way: str, args, runtime, model, tok, rows: list, folder: Path, w
         disable_tqdm=True,
         use_cpu=runtime.device == 'cpu',
         bf16=runtime.device == 'cuda',
-        train_sampling_strategy='group_by_length' if way == 'padded' and batch != 8 else 'sequential',
-        gradient_checkpointing=way != 'padded',
+        train_sampling_strategy='group_by_length' if grouped else 'sequential',
         seed=0,
-        gradient_checkpointing_kwargs={'use_reentrant': False},
         optim='paged_adamw_8bit' if way == 'plain' and runtime.quantization == 'nf4' else 'adamw_torch',
     )
-    if packed:
-        settings |= dict(
-            packing=True,
-            max_length=2048,
-            per_device_train_batch_size=8,
-            use_liger_kernel=runtime.device == 'cuda' and way == 'trl',
-        )
-    else:
-        settings |= dict(
-            max_length=None,
-            per_device_train_batch_size=1 if way == 'plain' else 8,
-            gradient_accumulation_steps=8 if way == 'plain' else 1,
-            dataset_kwargs={'skip_prepare_dataset': True},
-        )
-    if way == 'unsloth':
-        del settings['gradient_checkpointing'], settings['gradient_checkpointing_kwargs']  # its own
-    return SFTTrainer(
-        model=model,
-        args=SFTConfig(**settings),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tok,
-        callbacks=[watch],
-    )
+    if not own_checkpointing:
+        settings |= dict(gradient_checkpointing=way != 'padded', gradient_checkpointing_kwargs={'use_reentrant': False})
+    if way in ('trl', 'unsloth') and batch != 8:
+        liger = runtime.device == 'cuda' and way == 'trl'
+        return settings | dict(packing=True, max_length=2048, per_device_train_batch_size=8, use_liger_kernel=liger)
+    rows, accumulated = (1, 8) if way == 'plain' else (8, 1)
+    settings |= dict(max_length=None, dataset_kwargs={'skip_prepare_dataset': True})
+    return settings | dict(per_device_train_batch_size=rows, gradient_accumulation_steps=accumulated)
 
 
 def with_unsloth(cfg, runtime) -> tuple:
@@ -200,198 +164,205 @@ def with_unsloth(cfg, runtime) -> tuple:
     import torch
     from unsloth import FastLanguageModel
 
-    model, tok = FastLanguageModel.from_pretrained(
-        cfg.model, max_seq_length=2048, dtype=torch.bfloat16, load_in_4bit=runtime.quantization == 'nf4'
+    nf4 = runtime.quantization == 'nf4'
+    loading = dict(max_seq_length=2048, dtype=torch.bfloat16, load_in_4bit=nf4)
+    model, tok = FastLanguageModel.from_pretrained(cfg.model, **loading)
+    adapter = dict(r=cfg.rank, lora_alpha=cfg.alpha, lora_dropout=0, bias='none', random_state=0)
+    adapter['target_modules'] = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']
+    return FastLanguageModel.get_peft_model(model, **adapter, use_gradient_checkpointing='unsloth'), tok
+
+
+def configured(job: dict):
+    "The project's configuration of a job"
+    import torch
+
+    from lora_mbpp.core.config import resolve
+
+    names = ('model', 'rank', 'quantization', 'dtype', 'row_tokens', 'sharding')
+    given = {name: job[name] for name in names if job.get(name) is not None}
+    return resolve(
+        'mistral-7b',
+        **given,
+        effective_batch=job['batch'],
+        max_steps=job['steps'],
+        recomputed_layers=job.get('recomputed'),
+        vram=job['budget'] + 1 if job['budget'] else None,
+        optimizer='adamw_torch_fused' if torch.cuda.is_available() else 'adamw_torch',
     )
-    maps = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']
-    return FastLanguageModel.get_peft_model(
-        model,
-        r=cfg.rank,
-        lora_alpha=cfg.alpha,
-        lora_dropout=0,
-        bias='none',
-        target_modules=maps,
-        use_gradient_checkpointing='unsloth',
-        random_state=0,
-    ), tok
+
+
+def engine_trainer(cfg, runtime, parts, watch):
+    "This project's trainer over rows in the order in which they are given, without checkpoints"
+    from lora_mbpp.training.setup import make_trainer
+
+    trainer = make_trainer(cfg, runtime, parts)
+    trainer.add_callback(watch)
+    trainer.args.logging_steps = 1
+    trainer.args.train_sampling_strategy = 'sequential'
+    trainer.args.save_strategy = 'no'
+    return trainer
+
+
+class Contender:
+    "One way, with its model, in this process"
+
+    def __init__(self, job: dict, rows: list):
+        from peft import get_peft_model
+
+        from lora_mbpp.models.loading import load_model, load_tokenizer
+        from lora_mbpp.models.runtime import choose_runtime
+        from lora_mbpp.training.recipe import lora_config
+        from lora_mbpp.training.setup import prepare_model
+        from lora_mbpp.training.time_plan import plan_documents
+
+        self.way, self.cfg, self.layout, self.figures = job['way'], configured(job), None, {}
+        self.runtime, self.folder = choose_runtime(self.cfg), Path(tempfile.mkdtemp())
+        self.tok = load_tokenizer(self.cfg.model)
+        if self.way == 'unsloth':
+            self.model, self.tok = with_unsloth(self.cfg, self.runtime)
+        elif self.way != 'engine':
+            self.model = get_peft_model(load_model(self.cfg.model, self.runtime), lora_config(self.cfg))
+        else:
+            run_plan = plan_documents(self.cfg, self.runtime, rows)
+            self.layout = run_plan.layout
+            self.model, how = prepare_model(self.cfg, self.runtime, load_model(self.cfg.model, self.runtime))
+            self.figures = {
+                'how': how,
+                'forecast_gib': round(self.layout.memory['total'], 2),
+                'row_tokens': self.layout.row_tokens,
+                'recomputed': self.layout.recomputed,
+                'forecast_minutes': run_plan.minutes,
+            }
+
+    def train(self, steps: int, batch: int, rows: list) -> tuple:
+        "(times and logs, trainer, GB at the peak as the engine's own monitor saw it) of so many steps"
+        from datasets import Dataset
+        from trl import SFTConfig, SFTTrainer
+
+        from lora_mbpp.training.monitor import TrainingMonitor
+        from lora_mbpp.training.setup import TrainerParts
+
+        watch, monitor = timed(), TrainingMonitor(self.tok, [])
+        if self.way == 'engine':
+            parts = TrainerParts(self.model, self.tok, rows, monitor, self.folder, self.layout)
+            cfg = replace(self.cfg, max_steps=steps, effective_batch=batch)
+            trainer = engine_trainer(cfg, self.runtime, parts, watch)
+        else:
+            trainer = SFTTrainer(
+                model=self.model,
+                args=SFTConfig(output_dir=str(self.folder), **trl_settings(self.way, self.runtime, steps, batch)),
+                train_dataset=Dataset.from_list(rows),
+                processing_class=self.tok,
+                callbacks=[watch],
+            )
+        trainer.train()
+        return watch, trainer, monitor.peak.gb
+
+
+def rates_of(way: str, job: dict, rows: list, times: list, packed_rows: int) -> list:
+    "Useful tokens per second of each timed step"
+    total = sum(len(r['input_ids']) for r in rows)
+    used = job['batch'] if way == 'engine' else 8
+
+    def tokens(step: int) -> float:
+        if way in ('trl', 'unsloth'):
+            return total / packed_rows * 8  # packed: rows of about 2,048 tokens, eight in a step
+        if way == 'padded':
+            return total / len(rows) * used  # in an order of its own: the average
+        return sum(len(r['input_ids']) for r in rows[(step * used) % len(rows) :][:used])
+
+    durations = [b - a for a, b in zip(times, times[1:])]
+    return [tokens(i + 1) / duration for i, duration in enumerate(durations)][1:]
+
+
+def print_profile(trainer, rows: list) -> None:
+    "The slowest kernels of one step"
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    from lora_mbpp.training.rows import collate
+
+    on_cuda = torch.cuda.is_available()
+    batch = {k: v.to(trainer.args.device) for k, v in collate(rows).items()}
+    with profile(activities=[ProfilerActivity.CUDA if on_cuda else ProfilerActivity.CPU]) as profiler:
+        trainer.training_step(trainer.model, batch)
+    order = 'self_cuda_time_total' if on_cuda else 'self_cpu_time_total'
+    table = profiler.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=90)
+    print(table, file=sys.stderr)
 
 
 def measure(job: dict) -> dict:
     "One way, in this process"
-    import torch
-    from peft import get_peft_model
-
     if job['way'] == 'unsloth':
-        import unsloth  # first: it patches transformers and TRL
-    from lora_mbpp.core.config import resolve
-    from lora_mbpp.models.loading import load_model, load_tokenizer
-    from lora_mbpp.models.runtime import choose_runtime
-    from lora_mbpp.train import TrainingMonitor, lora_config, make_trainer, plan_this_run, prepare_model
+        import unsloth  # noqa: F401  first: it patches transformers and TRL
+    import torch
+
+    from lora_mbpp.models.runtime import peak_memory_gb
     from lora_mbpp.training.memory_plan import hold_to
 
+    on_cuda = torch.cuda.is_available()
     rows = json.loads(Path(job['rows']).read_text())
-    if job['budget'] and torch.cuda.is_available():
+    if job['budget'] and on_cuda:
         hold_to(job['budget'])
-    cfg = resolve(
-        'mistral-7b',
-        model=job['model'],
-        rank=job['rank'],
-        quantization=job['quantization'],
-        dtype=job['dtype'],
-        effective_batch=job['batch'],
-        max_steps=job['steps'],
-        row_tokens=job['row_tokens'],
-        recomputed_layers=job['recomputed'],
-        vram=job['budget'] + 1 if job['budget'] else None,
-        optimizer='adamw_torch_fused' if torch.cuda.is_available() else 'adamw_torch',
-    )
-    runtime, folder = choose_runtime(cfg), Path(tempfile.mkdtemp())
-    tok, found, flight = load_tokenizer(cfg.model), {}, None
-    if job['way'] == 'engine':
-        flight = plan_this_run(cfg, runtime, rows)
-        model, found['how'] = prepare_model(cfg, runtime, load_model(cfg.model, runtime))
-        found |= {
-            'forecast_gib': round(flight.layout.memory['total'], 2),
-            'row_tokens': flight.layout.row_tokens,
-            'recomputed': flight.layout.recomputed,
-            'forecast_minutes': flight.minutes,
-        }
-    elif job['way'] == 'unsloth':
-        model, tok = with_unsloth(cfg, runtime)
-    else:
-        model = get_peft_model(load_model(cfg.model, runtime), lora_config(cfg))
-
-    def run(steps, batch, some):
-        watch, own = Timed(), TrainingMonitor(tok, [])
-        if job['way'] == 'engine':
-            from dataclasses import replace
-
-            trainer = make_trainer(
-                replace(cfg, max_steps=steps, effective_batch=batch),
-                runtime,
-                model,
-                tok,
-                some,
-                own,
-                folder,
-                flight.layout,
-            )
-            trainer.add_callback(watch)
-            trainer.args.logging_steps, trainer.args.train_sampling_strategy, trainer.args.save_strategy = (
-                1,
-                'sequential',
-                'no',
-            )
-        else:
-            trainer = trl_trainer(job['way'], job, runtime, model, tok, some, folder, watch, steps, batch)
-        trainer.train()
-        return watch, trainer, own.peak
-
-    watch, *_ = run(1, 8, rows[:8])
-    found['loss'], found['norm'] = (
-        round(float(next(l for l in watch.logs if 'loss' in l)[k]), 5) for k in ('loss', 'grad_norm')
-    )
-    if torch.cuda.is_available():
+    contender = Contender(job, rows)
+    watch, *_ = contender.train(1, 8, rows[:8])
+    first = next(entry for entry in watch.logs if 'loss' in entry)
+    parity = {'loss': round(float(first['loss']), 5), 'norm': round(float(first['grad_norm']), 5)}
+    if on_cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    watch, trainer, peak = run(job['steps'], job['batch'], rows)
-    norms = [l['grad_norm'] for l in watch.logs if 'grad_norm' in l]
-    total = sum(len(r['input_ids']) for r in rows)
-    if job['way'] in ('trl', 'unsloth'):
-        a_step = total / len(trainer.train_dataset) * 8  # packed: rows of about 2,048 tokens, eight a step
-    else:
-        a_step = None
-    used = job['batch'] if job['way'] == 'engine' else 8
-
-    def tokens(step):
-        return a_step or sum(len(r['input_ids']) for r in rows[(step * used) % len(rows) :][:used])
-
-    times = [b - a for a, b in zip(watch.times, watch.times[1:])]
-    average = total / len(rows) * used
-    rates = [(average if job['way'] == 'padded' else tokens(i + 1)) / t for i, t in enumerate(times)][1:]
-    found |= {
+    watch, trainer, peak = contender.train(job['steps'], job['batch'], rows)
+    rates = rates_of(job['way'], job, rows, watch.times, len(trainer.train_dataset))
+    # the engine's own monitor forgets the peak after each validation
+    peak_bytes = max(peak * 1e9, torch.cuda.max_memory_reserved()) if on_cuda else peak_memory_gb() * 1e9
+    if job['profile']:
+        print_profile(trainer, rows[: job['batch']])
+    return {
+        **contender.figures,
+        **parity,
         'tokens_per_s': round(statistics.median(rates), 1),
         'least': round(min(rates), 1),
         'most': round(max(rates), 1),
         'steps_timed': len(rates),
-        'norms_positive': all(n > 0 for n in norms),
-        'shrunk': getattr(trainer, 'shrunk', None) or [],
+        'norms_positive': all(entry['grad_norm'] > 0 for entry in watch.logs if 'grad_norm' in entry),
+        'shrunk': trainer.limit.changes if job['way'] == 'engine' else [],
+        'peak_gib': round(peak_bytes / GIB, 2),
     }
-    if torch.cuda.is_available():
-        found['peak_gib'] = round(
-            max(peak * 1e9, torch.cuda.max_memory_reserved()) / GIB, 2
-        )  # the engine's own watch forgets after each validation
-    else:
-        from lora_mbpp.models.runtime import peak_memory_gb
-
-        found['peak_gib'] = round(peak_memory_gb() * 1e9 / GIB, 2)
-    if job['profile']:
-        from torch.profiler import ProfilerActivity, profile
-
-        from lora_mbpp.training.trainer import collate
-
-        batch = collate(rows[: job['batch']])
-        batch = {k: v.to(trainer.args.device) for k, v in batch.items()}
-        with profile(activities=[ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU]) as p:
-            trainer.training_step(trainer.model, batch)
-        print(
-            p.key_averages().table(
-                sort_by='self_cuda_time_total' if torch.cuda.is_available() else 'self_cpu_time_total',
-                row_limit=25,
-                max_name_column_width=90,
-            ),
-            file=sys.stderr,
-        )
-    return found
 
 
 def figures_in(said: str) -> dict | None:
     "The last figures that a child printed, None where there are none"
-    line = next((l for l in reversed(said.splitlines()) if l.startswith('{"figures"')), None)
+    line = next((line for line in reversed(said.splitlines()) if line.startswith('{"figures"')), None)
     return json.loads(line)['figures'] if line else None
 
 
 def child(job: dict, timeout: float, script: str = __file__) -> dict:
     "The figures of one way, from a process of its own that runs `script`; `failed` says why there are none"
+    command = [sys.executable, '-W', 'ignore', script, '--child', json.dumps(job)]
+    env = {**os.environ, 'TOKENIZERS_PARALLELISM': 'false'}
     try:
-        done = subprocess.run(
-            [sys.executable, '-W', 'ignore', script, '--child', json.dumps(job)],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env={**os.environ, 'TOKENIZERS_PARALLELISM': 'false'},
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=env)
     except subprocess.TimeoutExpired:
         return {'failed': f'not done in {timeout:.0f} s'}
     if job['profile']:
         print(done.stderr[-9000:])
-    return figures_in(done.stdout) or {
-        'failed': (done.stderr.strip().splitlines() or ['no output'])[-1][:300],
-        'trace': done.stderr[-1500:],
-    }
+    last = (done.stderr.strip().splitlines() or ['no output'])[-1]
+    return figures_in(done.stdout) or {'failed': last[:300], 'trace': done.stderr[-1500:]}
 
 
-def main() -> int:
+def options() -> argparse.Namespace:
+    "The command line"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_row_options(parser)
     parser.add_argument('--ways', nargs='+', default=['plain', 'trl', 'engine'], choices=WAYS)
     parser.add_argument('--ranks', nargs='+', type=int, default=[8])
-    parser.add_argument(
-        '--budget', nargs='+', type=float, default=[0], help='GiB that a process may take of the card; 0: all (default)'
-    )
+    help = 'GiB that a process may take of the GPU; 0: all (default)'
+    parser.add_argument('--budget', nargs='+', type=float, default=[0], help=help)
     parser.add_argument('--quantization', default='auto', choices=('auto', 'nf4', 'none'))
-    parser.add_argument(
-        '--dtype',
-        default='auto',
-        choices=('auto', 'bfloat16', 'float16', 'float32'),
-        help='of the frozen weights and of computation (default: what the device is best at)',
-    )
-    parser.add_argument(
-        '--batch',
-        type=int,
-        default=112,
-        help="rows an optimizer step of this engine (112 are about the 16,384 tokens of TRL's eight packed rows)",
-    )
+    help = 'of the frozen weights and of computation (default: what the device is best at)'
+    parser.add_argument('--dtype', default='auto', choices=('auto', 'bfloat16', 'float16', 'float32'), help=help)
+    help = "rows in an optimizer step of this engine (112 are about the 16,384 tokens of TRL's eight packed rows)"
+    parser.add_argument('--batch', type=int, default=112, help=help)
     parser.add_argument('--row-tokens', type=int, help='instead of what the plan chooses')
     parser.add_argument('--recomputed', type=int, help='instead of what the plan chooses')
     parser.add_argument('--steps', type=int, default=7, help='optimizer steps, two of which are not counted')
@@ -401,9 +372,84 @@ def main() -> int:
     parser.add_argument('--save', action='store_true', help=f'append the figures to {RESULTS.relative_to(ROOT)}')
     parser.add_argument('--child', help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if not args.child:
+        check_row_options(parser, args)
+    return args
+
+
+def jobs_of(args) -> list[dict]:
+    "What is measured, in order: each budget, way and rank; other ways than the engine at the first rank only"
+    cases = [
+        (budget, way, rank)
+        for budget in args.budget
+        for way in args.ways
+        for rank in (args.ranks if way == 'engine' else args.ranks[:1])
+    ]
+    return [
+        dict(
+            way=way,
+            rank=rank,
+            budget=budget,
+            quantization=args.quantization,
+            dtype=args.dtype,
+            batch=args.batch,
+            steps=args.steps if way == 'engine' else min(args.steps, 6),
+            row_tokens=args.row_tokens,
+            recomputed=args.recomputed,
+            profile=args.profile and way == 'engine',
+        )
+        for budget, way, rank in cases
+    ]
+
+
+def device_name(threads: str) -> str:
+    "The GPU, or the processor and how many threads of it"
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return f'{platform.processor() or platform.machine()}, {threads}'
+
+
+def described(record: dict) -> str:
+    "One line about a way"
+    name = f"{record['way']:9} r={record['rank']:<3} budget {record['budget_gib'] or 0:g}"
+    if 'failed' in record:
+        return f"{name}: failed: {record['failed']}"
+    planned = ''
+    if record['way'] == 'engine':
+        layout = f"rows of {record['row_tokens']}, {record['recomputed']} layers recomputed"
+        planned = f" (forecast {record['forecast_gib']:.2f}, {layout})"
+    return (
+        f"{name}: {record['tokens_per_s']:9.1f} tokens/s ({record['least']:.0f} - {record['most']:.0f}), "
+        f"peak {record['peak_gib']:.2f} GiB{planned}, {record['share_of_limit']:.0%} of the limit, "
+        f"loss {record['loss']:.4f}, norm {record['norm']:.4f}"
+    )
+
+
+def check_parity(records: list[dict], first_rank: int) -> None:
+    "Say how far losses and gradient norms of all ways are apart; AssertionError when they compute different things"
+    assert all(record['norms_positive'] for record in records), 'a gradient norm is zero: nothing was trained'
+    losses = [record['loss'] for record in records]
+    norms = [record['norm'] for record in records if record['rank'] == first_rank]
+    print(
+        f'loss parity: {min(losses):.4f} to {max(losses):.4f}; '
+        f'gradient norm at r={first_rank}: {min(norms):.4f} to {max(norms):.4f}'
+    )
+    same = max(losses) - min(losses) < 0.01 * max(losses) and max(norms) < 1.25 * min(norms)
+    assert same, 'the ways do not compute the same'
+
+
+def save(record: dict, results: Path) -> None:
+    "Append a record to a file of results"
+    with open(results, 'a', encoding='utf-8') as file:
+        file.write(json.dumps(record) + '\n')
+
+
+def main() -> int:
+    args = options()
     if args.child:
-        job = json.loads(args.child)
-        print(json.dumps({'figures': measure(job)}))
+        print(json.dumps({'figures': measure(json.loads(args.child))}))
         return 0
     import torch
 
@@ -411,9 +457,8 @@ def main() -> int:
     from lora_mbpp.core.environment import package_versions
     from lora_mbpp.models.runtime import choose_runtime
     from lora_mbpp.models.shapes import config_of, shape_of
-    from lora_mbpp.training.memory_plan import matrix_rate
+    from lora_mbpp.training.time_plan import matrix_rate
 
-    check_row_options(parser, args)
     scratch = Path(tempfile.mkdtemp(prefix='training_'))
     model = Path(args.model_dir or scratch / 'model')
     rows = rows_of(args)
@@ -424,84 +469,46 @@ def main() -> int:
         print(f'{args.shape}: random weights written in {time.perf_counter() - started:.0f} s')
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     dtype = choose_runtime(resolve('mistral-7b', dtype=args.dtype)).dtype
-    shape, rate = shape_of(config_of(str(model))), matrix_rate(device, dtype)
-    limit = rate / (4 * shape.linear)
-    name = (
-        torch.cuda.get_device_name(0)
-        if device == 'cuda'
-        else f'{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads'
-    )
+    rate = matrix_rate(device, dtype)
+    limit = rate / (4 * shape_of(config_of(str(model))).linear)
+    name = device_name(f'{torch.get_num_threads()} threads')
     lengths = sorted(len(r['input_ids']) for r in rows)
     print(
-        f'{name}: {rate / 1e12:.2f} TFLOP/s in {dtype}, limit {limit:.0f} tokens/s; {len(rows)} rows, {sum(lengths) / len(lengths):.0f} tokens on average, median {lengths[len(lengths) // 2]}, most {lengths[-1]}'
+        f'{name}: {rate / 1e12:.2f} TFLOP/s in {dtype}, limit {limit:.0f} tokens/s; {len(rows)} rows, '
+        f'{sum(lengths) / len(lengths):.0f} tokens on average, median {lengths[len(lengths) // 2]}, most {lengths[-1]}'
     )
     found = []
-    for budget in args.budget:
-        for way in args.ways:
-            if way == 'unsloth' and not find_spec('unsloth'):
-                print(f'{way:9} not measured: not installed (pip install unsloth)')
-                continue
-            for rank in args.ranks if way == 'engine' else args.ranks[:1]:
-                job = dict(
-                    way=way,
-                    rank=rank,
-                    budget=budget,
-                    rows=str(scratch / 'rows.json'),
-                    model=str(model),
-                    quantization=args.quantization,
-                    dtype=args.dtype,
-                    batch=args.batch,
-                    steps=args.steps if way == 'engine' else min(args.steps, 6),
-                    row_tokens=args.row_tokens,
-                    recomputed=args.recomputed,
-                    profile=args.profile and way == 'engine',
-                )
-                figures = child(job, args.timeout)
-                record = {
-                    'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-                    'way': way,
-                    'shape': args.shape,
-                    'rank': rank,
-                    'budget_gib': budget or None,
-                    'device': name,
-                    'matrix_tflops': round(rate / 1e12, 2),
-                    'limit_tokens_per_s': round(limit),
-                    'share_of_limit': round(figures['tokens_per_s'] / limit, 3) if 'tokens_per_s' in figures else None,
-                    'quantization': args.quantization,
-                    'dtype': dtype,
-                    'batch_rows': args.batch if way == 'engine' else None,
-                    'versions': package_versions(),
-                    **{k: v for k, v in figures.items() if k != 'trace'},
-                }
-                found.append(record)
-                if 'failed' in figures:
-                    print(
-                        f"{way:9} r={rank:<3} budget {budget:g}: failed: {figures['failed']}\n{figures.get('trace', '')}"
-                    )
-                else:
-                    print(
-                        f"{way:9} r={rank:<3} budget {budget:g}: {figures['tokens_per_s']:9.1f} tokens/s ({figures['least']:.0f} - {figures['most']:.0f}), peak {figures['peak_gib']:.2f} GiB"
-                        + (
-                            f" (forecast {figures['forecast_gib']:.2f}, rows of {figures['row_tokens']}, {figures['recomputed']} layers recomputed)"
-                            if way == 'engine'
-                            else ''
-                        )
-                        + f", {record['share_of_limit']:.0%} of the limit, loss {figures['loss']:.4f}, norm {figures['norm']:.4f}",
-                        flush=True,
-                    )
-                if args.save:
-                    with open(RESULTS, 'a', encoding='utf-8') as file:
-                        file.write(json.dumps(record) + '\n')
-    good = [r for r in found if 'failed' not in r]
-    assert all(r['norms_positive'] for r in good), 'a gradient norm is zero: nothing was trained'
+    for job in jobs_of(args):
+        way = job['way']
+        if way == 'unsloth' and not find_spec('unsloth'):
+            print(f'{way:9} not measured: not installed (pip install unsloth)')
+            continue
+        figures = child({**job, 'rows': str(scratch / 'rows.json'), 'model': str(model)}, args.timeout)
+        trace = figures.pop('trace', None)
+        measured = figures.get('tokens_per_s')
+        record = {
+            'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+            'way': way,
+            'shape': args.shape,
+            'rank': job['rank'],
+            'budget_gib': job['budget'] or None,
+            'device': name,
+            'matrix_tflops': round(rate / 1e12, 2),
+            'limit_tokens_per_s': round(limit),
+            'share_of_limit': None if measured is None else round(measured / limit, 3),
+            'quantization': args.quantization,
+            'dtype': dtype,
+            'batch_rows': args.batch if way == 'engine' else None,
+            'versions': package_versions(),
+            **figures,
+        }
+        found.append(record)
+        print(described(record), *([trace] if trace else []), sep='\n', flush=True)
+        if args.save:
+            save(record, RESULTS)
+    good = [record for record in found if 'failed' not in record]
     if good:
-        losses, norms = [r['loss'] for r in good], [r['norm'] for r in good if r['rank'] == args.ranks[0]]
-        print(
-            f'loss parity: {min(losses):.4f} to {max(losses):.4f}; gradient norm at r={args.ranks[0]}: {min(norms):.4f} to {max(norms):.4f}'
-        )
-        assert max(losses) - min(losses) < 0.01 * max(losses) and max(norms) < 1.25 * min(norms), (
-            'the ways do not compute the same'
-        )
+        check_parity(good, args.ranks[0])
     return 0 if len(good) == len(found) else 1
 
 

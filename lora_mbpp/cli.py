@@ -160,8 +160,8 @@ def cmd_plan(args) -> int:
     "Memory, layout, steps, tokens and time of training at each rank, before anything is loaded or run."
     import pandas as pd
 
-    from lora_mbpp.train import plan_study
-    from lora_mbpp.training.memory_plan import as_table
+    from lora_mbpp.experiments.study_plan import plan_study
+    from lora_mbpp.training.time_plan import as_table
 
     cfg = config_from(given_values(args, 'data', 'train'))
     plans, basis = plan_study(cfg, whole_numbers(args.ranks, 'ranks'))
