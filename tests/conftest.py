@@ -32,6 +32,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem in IN_ONE_WORKER:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if 'notebook_runs[experiments/ray_cluster]' in item.name:
+            item.add_marker(pytest.mark.xdist_group('ray'))  # it starts a cluster, as the tests of test_cluster do
 
 
 def published(name: str) -> Path:

@@ -149,7 +149,6 @@ def check_losses(place, rank, seed):
     return cfg
 
 
-@pytest.mark.xfail(strict=False, reason='open: a node of Ray may not start in time on a loaded machine')
 @on_ray
 def test_trainings_over_three_nodes_one_of_which_dies(tmp_path, ordinary):
     """All results are there, equal to those made in this process."""
@@ -164,7 +163,6 @@ def test_trainings_over_three_nodes_one_of_which_dies(tmp_path, ordinary):
         check_losses(tmp_path, 2, seed)
 
 
-@pytest.mark.xfail(strict=False, reason='open: a node of Ray may not start in time on a loaded machine')
 @on_ray
 @pytest.mark.slow
 def test_a_sweep_of_six_runs_over_three_nodes_one_of_which_dies(tmp_path, ordinary):
@@ -192,7 +190,6 @@ def test_a_sweep_of_six_runs_over_three_nodes_one_of_which_dies(tmp_path, ordina
     assert len(list((elsewhere / 'metrics').glob('*.json'))) == 7
 
 
-@pytest.mark.xfail(run=False, reason='open: its sweep reaches no checkpoint in time since the tests run in parallel')
 @on_ray
 def test_ctrl_c_leaves_nothing_running(tmp_path, ordinary):
     command = [sys.executable, '-m', 'lora_mbpp.cli']
