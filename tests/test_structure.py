@@ -35,7 +35,7 @@ BACKWARD_IMPORTS: set[str] = set()
 SHARED_NAMES: set[str] = set()
 
 # notebook: number of its export cells with more than two definitions
-CROWDED_CELLS: dict[str, int] = {'02_train.ipynb': 5, 'training/memory_plan.ipynb': 4, 'training/trainer.ipynb': 2}
+CROWDED_CELLS: dict[str, int] = {}
 
 # links of a notebook's prose to files that are not there: 'notebook -> target'
 BROKEN_LINKS: set[str] = set()
