@@ -89,7 +89,7 @@ def compare(a: dict, b: dict, endpoint: str) -> dict:
     pairs = pairs_of(a, b)
     differences, weights, ids = paired_differences(pairs, endpoint)
     if len(weights) < 2:
-        raise UserError(f'only {len(ids)} tasks were answered by both sides: nothing to compare')
+        raise UserError(f'both sides have only {len(ids)} tasks in common: nothing to compare')
     found = (pass_estimate if endpoint == 'pass@1' else estimate)(differences, weights)
     gained, lost = flip_counts(pairs, ids)
     single = endpoint == 'pass@1' and len(pairs) == 1 and set(np.unique(differences)) <= {-1.0, 0.0, 1.0}

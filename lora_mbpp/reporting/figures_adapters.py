@@ -168,7 +168,7 @@ def figure_rank_truncation(truncated: pd.DataFrame, native: pd.DataFrame) -> Fig
     truncated: run, of, rank (k), nll, pass_at_1; native: rank (0 = base), seed, nll, pass_at_1.
     """
     cut, native = in_percent(truncated[truncated['rank'] > 0]), in_percent(native)
-    panels = {'nll': 'NLL (nats a token)', 'percent': 'pass@1 (%)'}
+    panels = {'nll': 'NLL (nats per token)', 'percent': 'pass@1 (%)'}
     if cut['percent'].isna().all():
         del panels['percent']
     trained, base = native[native['rank'] > 0], native[native['rank'] == 0]

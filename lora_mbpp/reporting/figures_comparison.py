@@ -73,7 +73,7 @@ def figure_forest(comparisons: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(len(panels), 1, figsize=size, height_ratios=heights, squeeze=False)
     for ax, (endpoint, rows) in zip(axes[:, 0], panels):
         points = endpoint.startswith('pass')
-        unit = 'points; right is better' if points else 'nats a token; left is better'
+        unit = 'points; right is better' if points else 'nats per token; left is better'
         for y, (_, row) in enumerate(rows.iterrows()):
             draw_comparison(ax, y, row, 100 if points else 1)
         ax.axvline(0, color='black', lw=0.8, ls=':')
@@ -110,7 +110,7 @@ def figure_pass_by_rank(runs: pd.DataFrame) -> Figure:
         ax.axhline(100 * base['pass@1'].mean(), color='0.45', ls='--', label='base')
         legend_right(fig, ax)
     ax.set(xticks=range(len(ranks)), xticklabels=map(rank_name, ranks), xlim=(-0.6, max(len(ranks), 1) - 0.4))
-    ax.set(xlabel='LoRA rank (a dot a seed, 95 % interval)', ylabel='pass@1 (%)')
+    ax.set(xlabel='LoRA rank (one dot per seed, 95 % interval)', ylabel='pass@1 (%)')
     return set_finding(fig, f"{pass_finding(base, tuned)} ({runs['tasks'].max():.0f} tasks)")
 
 # %% ../../nbs/reporting/figures_comparison.ipynb #figcomp-pass-finding
@@ -163,7 +163,7 @@ def figure_cost(runs: pd.DataFrame) -> Figure:
             ax.plot(rows.trainable, rows.nll, 'o', ms=3.5, mfc='white', mec='0.4', mew=0.7, zorder=2)
         ax.plot(row.trainable, row.nll, **{**styles[rank], 'linestyle': 'none', 'markersize': 9}, zorder=3)
     what = 'LoRA rank, trainable parameters, minutes of training, peak memory'
-    ax.set(xscale='log', xlabel=what, ylabel='NLL (nats a token)')
+    ax.set(xscale='log', xlabel=what, ylabel='NLL (nats per token)')
     ax.margins(x=0.12 if len(means) > 1 else 0.5)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(means.trainable, [cost_label(rank, row) for rank, row in means.iterrows()])
@@ -186,7 +186,7 @@ def forgetting_finding(forgetting: pd.DataFrame) -> str:
     worst = forgetting.groupby(['text', 'rank'])[['change', 'learned']].mean()
     text, rank = worst['change'].idxmax()
     row = worst.loc[text, rank]
-    lead = 'Most is forgotten' if row.change > 0 else 'Nothing is forgotten; least is won'
+    lead = 'Most is forgotten' if row.change > 0 else 'Nothing is forgotten; least is gained'
     learned = f'while the target tasks change by {row.learned:+.3f}'
     return f'{lead} by {rank_name(rank)} on {text}: {row.change:+.3f} nats, {learned}'
 
@@ -202,7 +202,7 @@ def figure_forgetting(forgetting: pd.DataFrame) -> Figure:
     for ax, text in zip(axes[0], texts):
         draw_forgetting(ax, forgetting[forgetting.text == text], styles)
         ax.set_title(text)
-    axes[0, 0].set_ylabel('change of NLL on other text\n(nats a token; up: forgotten)')
-    fig.supxlabel('change of NLL on the target tasks (nats a token; left: learnt)', fontsize=10.5)
+    axes[0, 0].set_ylabel('change of NLL on other text\n(nats per token; up: forgotten)')
+    fig.supxlabel('change of NLL on the target tasks (nats per token; left: learned)', fontsize=10.5)
     legend_right(fig, axes[0, 0])
     return set_finding(fig, forgetting_finding(forgetting))

@@ -35,11 +35,11 @@ def funnel_finding(means: pd.DataFrame) -> str:
     "The step at which most is lost (means in percent, steps x ranks), for the first and the last column."
     falls = -means.diff().iloc[1:]
     if falls.empty or falls.isna().all().all():
-        return f'Share of answers that reach "{means.index[0]}"'
+        return f'Share of completions that reach "{means.index[0]}"'
     place = falls.mean(axis=1).idxmax()
     ends = dict.fromkeys([means.columns[0], means.columns[-1]])
     lost = ' and '.join(f'{falls.loc[place, rank]:.0f} of {rank_name(rank)}' for rank in ends)
-    return f'Most answers are lost before "{place}": {lost} in a hundred'
+    return f'Most completions are lost before "{place}": {lost} in a hundred'
 
 # %% ../../nbs/reporting/figures_tasks.ipynb #23-459114eb
 @house_figure('share')
@@ -62,7 +62,7 @@ def figure_funnel(funnel: pd.DataFrame) -> Figure:
             places = x[[steps.index(step) for step in rows.step]]
             ax.plot(places, 100 * rows.share, 'o', ms=2, mfc='white', mec='black', mew=0.5)
     ax.set(xticks=range(len(steps)), xticklabels=[textwrap.fill(step, 10) for step in steps])
-    ax.set(ylabel='share of answers (%)', ylim=(0, 108))
+    ax.set(ylabel='share of completions (%)', ylim=(0, 108))
     legend_right(fig, ax)
     return set_finding(fig, funnel_finding(means))
 

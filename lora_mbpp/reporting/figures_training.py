@@ -33,7 +33,7 @@ def figure_curves(curves: pd.DataFrame) -> Figure:
     """
     fig, ax = plt.subplots(figsize=(6.5, 3.4))
     draw_ranks(ax, curves, 'target_tokens', 'nll')
-    ax.set(xlabel='target tokens trained on', ylabel='validation NLL (nats a token)')
+    ax.set(xlabel='target tokens trained on', ylabel='validation NLL (nats per token)')
     ax.xaxis.set_major_formatter(EngFormatter(sep=''))
     legend_right(fig, ax)
     return set_finding(fig, curves_finding(curves))
@@ -68,7 +68,7 @@ def figure_first_steps(losses: pd.DataFrame, steps: int = 20) -> Figure:
             continue
         axes[0].plot(wide.index, wide[rank], lw=1.4, label=rank_name(rank), **style)
         axes[1].plot(wide.index, wide[rank] - wide[lowest], lw=1.4, **{**style, 'markersize': 4})
-    axes[0].set(ylabel='training loss\n(nats a token)')
+    axes[0].set(ylabel='training loss\n(nats per token)')
     axes[1].set(xlabel=f"optimizer step (seed {losses['seed'].min():g})", ylabel=f'minus {rank_name(lowest)}')
     axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_right(fig, axes[0])
@@ -92,7 +92,7 @@ def figure_learning_rates(rates: pd.DataFrame) -> Figure:
         ax.plot(means[rank].index, means[rank], lw=1.6, label=rank_name(rank), **styles[rank])
     ax.plot(best.lr, best.nll, 'o', mfc='none', mec='black', ms=14, mew=1.4, label='best')
     ax.set(xscale='log', yscale='log' if means.max() > 3 * means.min() else 'linear')
-    ax.set(xlabel='learning rate', ylabel='validation NLL (nats a token)')
+    ax.set(xlabel='learning rate', ylabel='validation NLL (nats per token)')
     legend_right(fig, ax)
     return set_finding(fig, learning_rate_finding(best, rates))
 
@@ -112,7 +112,7 @@ def figure_quality(snapshots: pd.DataFrame) -> Figure:
 
     Columns run, rank, seed, step, target_tokens, nll, pass_at_1 (0 to 1 or NaN).
     """
-    panels = {'nll': 'NLL (nats a token)', 'percent': 'pass@1 (%)'}
+    panels = {'nll': 'NLL (nats per token)', 'percent': 'pass@1 (%)'}
     if snapshots['pass_at_1'].isna().all():
         del panels['percent']
     table = snapshots.assign(percent=100 * snapshots['pass_at_1'].astype(float))
