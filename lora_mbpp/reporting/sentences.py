@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'OUTCOMES', 'BETTER', 'amount', 'with_unit', 'verdict_phrase', 'sentence', 'sentences', 'spread',
-           'outcome_of', 'outcome_phrase', 'finding', 'answer']
+           'outcome_of', 'told', 'outcome_phrase', 'finding', 'answer']
 
 # %% ../../nbs/reporting/sentences.ipynb #sentences-imports
 from ..core.runs import PREREGISTRATION
@@ -65,11 +65,11 @@ def spread(rows: list[dict], endpoint: str) -> str:
     return (low if low == high else f'{low} to {high}') + UNITS[endpoint][1]
 
 # %% ../../nbs/reporting/sentences.ipynb #sentences-outcome
-OUTCOMES = {
-    'better': '{b} is better than {a}',
-    'worse': '{b} is worse than {a}',
-    'equivalent': '{b} and {a} are equivalent',
-    'inconclusive': '{b} against {a} is inconclusive',
+OUTCOMES = {  # how one comparison is told, and several with the same `a`
+    'better': ('{b} is better than {a}', '{b} are better than {a}'),
+    'worse': ('{b} is worse than {a}', '{b} are worse than {a}'),
+    'equivalent': ('{b} and {a} are equivalent', '{b} are each equivalent to {a}'),
+    'inconclusive': ('{b} against {a} is inconclusive', '{b} against {a} are inconclusive'),
 }
 BETTER = {'NLL': -1, 'pass@1': 1}  # the sign of an improvement
 
@@ -80,6 +80,15 @@ def outcome_of(row: dict) -> str:
         return row['verdict']
     return 'better' if row['difference'] * BETTER[row['endpoint']] > 0 else 'worse'
 
+# %% ../../nbs/reporting/sentences.ipynb #sentences-told
+def told(outcome: str, rows: list[dict]) -> str:
+    "Comparisons of one outcome by name: `r=8 and r=32 are better than base`."
+    one, several = OUTCOMES[outcome]
+    if len(rows) == 1 or len({row['a'] for row in rows}) > 1:
+        return ', '.join(one.format(**row) for row in rows)
+    *first, last = [row['b'] for row in rows]
+    return several.format(b=f"{', '.join(first)} and {last}", a=rows[0]['a'])
+
 # %% ../../nbs/reporting/sentences.ipynb #04-37289c55
 def outcome_phrase(outcome: str, rows: list[dict], total: int) -> str:
     "What `rows`, all of one outcome, come to among `total` comparisons on one endpoint; at most three are named."
@@ -89,7 +98,7 @@ def outcome_phrase(outcome: str, rows: list[dict], total: int) -> str:
     if len(rows) == total > 1:
         which = f"{outcome} in {'both' if total == 2 else f'all {total}'} comparisons"
     elif len(rows) <= 3:
-        which = ', '.join(OUTCOMES[outcome].format(**row) for row in rows)
+        which = told(outcome, rows)
     else:
         which = f'{outcome} in {len(rows)} of {total} comparisons'
     return f'{which} ({numbers})'
