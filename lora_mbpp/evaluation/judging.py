@@ -57,16 +57,20 @@ def score(
     by_id = {task['task_id']: task for task in tasks}
     judged_as = {task['task_id']: judging_id(task, limits, layers) for task in tasks}
     results = results_on_file(path, judged_as)
-    todo = [record for record in records if result_key(record) not in results]
-    programs = [program_of(record, by_id[record['task_id']]) for record in todo]
-    jobs = [as_job(code, by_id[record['task_id']]) for record, (code, _) in zip(todo, programs)]
+    todo = [(record, by_id[record['task_id']]) for record in records if result_key(record) not in results]
+    programs = [program_of(record, task) for record, task in todo]
+    jobs = [as_job(code, task) for (code, _), (_, task) in zip(programs, todo)]
     with progress(len(jobs), 'running programs', 'program') as bar:
         for i, verdict in judge_many(jobs, limits=limits, engine=layers['engine']):
-            record, (code, how) = todo[i], programs[i]
-            task_id = record['task_id']
-            result = {**record, 'code': code, 'extraction': how}
-            result |= verdict_fields(verdict) | failing_assert(verdict, by_id[task_id])
-            result |= {'engine': layers.get('engine'), 'judged_as': judged_as[task_id]}
+            (record, task), (code, how) = todo[i], programs[i]
+            result = {
+                **record,
+                'code': code,
+                'extraction': how,
+                **verdict_fields(verdict),
+                **failing_assert(verdict, task),
+            }
+            result |= {'engine': layers.get('engine'), 'judged_as': judged_as[task['task_id']]}
             results[result_key(record)] = result
             append_jsonl(path, [result])
             bar.update()

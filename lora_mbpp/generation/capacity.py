@@ -29,11 +29,8 @@ def slot_bytes(cfg: Config, runtime: Runtime) -> int:
 
 def weights_bytes(cfg: Config, runtime: Runtime) -> float:
     "Bytes of the model's weights."
-    dtype = getattr(torch, runtime.dtype)
-    shape = shape_of(config_of(cfg.model))
-    return (
-        shape.linear * (NF4_BYTES if runtime.quantization == 'nf4' else dtype.itemsize) + shape.other * dtype.itemsize
-    )
+    shape, itemsize = shape_of(config_of(cfg.model)), getattr(torch, runtime.dtype).itemsize
+    return shape.linear * (NF4_BYTES if runtime.quantization == 'nf4' else itemsize) + shape.other * itemsize
 
 # %% ../../nbs/generation/capacity.ipynb #cap-slots
 MOST = {'cuda': 512, 'cpu': 64}  # completions at once
