@@ -16,7 +16,6 @@ from scipy.optimize import brentq
 from scipy.special import stdtrit
 from scipy.stats import binom, bootstrap
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from ..core.runs import PREREGISTRATION
 
@@ -157,8 +156,12 @@ def detectable_mean(found: Estimate, alpha: float = 0.05, power: float = 0.8) ->
 
 # %% ../../nbs/reporting/statistics.ipynb #21-4096dca1
 def holm(p_values: Sequence[float]) -> list[float]:
-    "P-values adjusted for their number (Holm, by statsmodels)."
-    return [float(p) for p in multipletests(p_values, method='holm')[1]] if len(p_values) else []
+    "P-values adjusted for their number by Holm's step-down method."
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return adjusted.tolist()
 
 # %% ../../nbs/reporting/statistics.ipynb #21-4d767ef9
 def verdict(found: Estimate, p_adjusted: float, margin: float, alpha: float = PREREGISTRATION['alpha']) -> str:
