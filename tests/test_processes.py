@@ -123,7 +123,7 @@ def plan_for(lengths, targets):
     return plan
 
 
-def test_unequal_cards_and_weights_that_nobody_shares():
+def test_unequal_gpus_and_weights_that_nobody_shares():
     assert '12, 24 GiB' in complaint(check_gpu_memory, [12.0, 24.0]) and check_gpu_memory([23.6, 24.0]) is None
     assert '--gpus 2' in complaint(train, resolve(preset='test', sharding='full'))
     plan = plan_for(lengths=[100], targets=50)

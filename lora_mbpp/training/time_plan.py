@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHARE_OF_RATE', 'LAUNCH_SECONDS', 'FUSED_METHODS', 'Workload', 'operations_per_token', 'matrix_rate', 'Machine',
-           'RunPlan', 'with_interpreter', 'plan_run', 'run_plan_sentence', 'as_table', 'plan_documents', 'forecast']
+           'RunPlan', 'with_interpreter', 'planned_layout', 'planned_seconds', 'plan_run', 'run_plan_sentence',
+           'as_table', 'plan_documents', 'forecast']
 
 # %% ../../nbs/training/time_plan.ipynb #time-imports
 import time
@@ -40,6 +41,16 @@ class Workload:
     lengths: list[int]
     targets: int
     steps: int
+
+    @property
+    def tokens(self) -> int:
+        "Of all documents."
+        return sum(self.lengths)
+
+    @property
+    def mean(self) -> float:
+        "Tokens of a document on average."
+        return self.tokens / len(self.lengths)
 
 
 def operations_per_token(shape: Shape, recomputed: int, answers: float) -> float:
@@ -108,19 +119,8 @@ def with_interpreter(layout: Layout) -> Layout:
     return replace(layout, memory={**layout.memory, 'interpreter': own, 'total': layout.memory['total'] + own})
 
 
-def plan_run(
-    cfg: Config,
-    config,  # transformers' configuration of the model
-    work: Workload,
-    precision: Precision,
-    machine: Machine,
-) -> RunPlan:
-    """The plan of one run; its processes share each step, and the base weights where `cfg.sharding` wants it.
-
-    Raises `UserError` when it cannot fit."""
-    model = PlannedModel.of(config, precision, max(cfg.rank, 64), cfg.method in FUSED_METHODS)
-    all_tokens = sum(work.lengths)
-    mean = all_tokens / len(work.lengths)
+def planned_layout(cfg: Config, model: PlannedModel, work: Workload, precision: Precision, machine: Machine) -> Layout:
+    "How a step of the run is laid out, weights shared where `cfg.sharding` wants it. Raises `UserError`."
     step_documents = -(-cfg.effective_batch // machine.processes)
     reason = sharding_unsupported_reason(cfg.method, precision.dtype)
     request = LayoutRequest(
@@ -128,21 +128,45 @@ def plan_run(
         machine.device,
         cfg.rank,
         longest=max(work.lengths),
-        step_tokens=int(step_documents * mean * 1.25),
+        step_tokens=int(step_documents * work.mean * 1.25),
         budget=machine.budget or memory_budget(cfg.vram, machine.device),
         row_tokens=cfg.row_tokens,
         recomputed=cfg.recomputed_layers,
         shardable=reason is None,
     )
-    layout = choose_sharding(request, cfg.sharding, machine.processes, reason)
+    return choose_sharding(request, cfg.sharding, machine.processes, reason)
+
+# %% ../../nbs/training/time_plan.ipynb #time-plan-minutes
+def planned_seconds(
+    operations: float,  # of the run
+    rows: float,  # that each process computes
+    layers: int,
+    rate: float,  # operations per second of one process
+    machine: Machine,
+) -> float:
+    "Seconds of a run: those of its operations, or those that starting the kernels takes."
+    return max(operations / rate / machine.processes, rows * layers * LAUNCH_SECONDS[machine.device])
+
+
+def plan_run(
+    cfg: Config,
+    config,  # transformers' configuration of the model
+    work: Workload,
+    precision: Precision,
+    machine: Machine,
+) -> RunPlan:
+    "The plan of one run, whose processes share each step. Raises `UserError` when it cannot fit."
+    model = PlannedModel.of(config, precision, max(cfg.rank, 64), cfg.method in FUSED_METHODS)
+    layout = planned_layout(cfg, model, work, precision, machine)
     epochs = work.steps * cfg.effective_batch / len(work.lengths)
-    tokens = all_tokens * epochs
-    operations = tokens * operations_per_token(model.shape, layout.recomputed, work.targets / all_tokens)
+    tokens = work.tokens * epochs
+    operations = tokens * operations_per_token(model.shape, layout.recomputed, work.targets / work.tokens)
     minutes = None
     if machine.present:
-        rows = work.steps * max(1, -(-step_documents * mean // layout.row_tokens))
-        computing = operations / machine.training_rate(precision.dtype, layout.row_tokens) / machine.processes
-        minutes = max(computing, rows * model.shape.layers * LAUNCH_SECONDS[machine.device]) / 60
+        step_tokens = -(-cfg.effective_batch // machine.processes) * work.mean
+        rows = work.steps * max(1, -(-step_tokens // layout.row_tokens))
+        rate = machine.training_rate(precision.dtype, layout.row_tokens)
+        minutes = planned_seconds(operations, rows, model.shape.layers, rate, machine) / 60
     if machine.device == 'cpu':
         layout = with_interpreter(layout)
     return RunPlan(cfg.rank, layout, work.steps, round(tokens), round(work.targets * epochs), operations, minutes)
