@@ -147,7 +147,7 @@ def run_ours(engine: str, job: dict, done):
             raise Missing(str(error)) from None
         if verdict.verdict != 'passed':
             raise Missing(f'it does not run here: {verdict.message}')
-    jobs = ({key: task[key] for key in ('code', 'tests', 'setup')} for task in job['tasks'])
+    jobs = [{key: task[key] for key in ('code', 'tests', 'setup')} for task in job['tasks']]
     for index, verdict in judge_many(jobs, workers=job['workers'], limits=limits, engine=engine):
         done(job['tasks'][index], verdict.verdict == 'passed')
 

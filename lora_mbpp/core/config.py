@@ -181,9 +181,10 @@ class SandboxConfig:
     cpu_s: float = param(15.0, 'CPU seconds a program may use', 'baseline eval')
     sandbox: str = param(
         'auto',
-        'auto: use the protections the system has; required: refuse to run without all',
+        "auto: refuse a model's programs where network, processes or files stay open; degraded: run them all the same; "
+        'required: refuse unless everything is shut',
         'baseline eval',
-        ('auto', 'required'),
+        ('auto', 'degraded', 'required'),
     )
     sandbox_engine: str = param(
         'auto',

@@ -53,6 +53,8 @@ def finished_evaluation(path: Path, settings: dict, adapter_id: str | None) -> d
     "The metrics in `path` when they were measured with these settings on this adapter, else None."
     metrics = read_json(path) if path.exists() else {}
     info = metrics.get('eval_info', {})
+    if info.get('verdicts', {}).get('harness_error'):
+        return None  # what could not be judged then perhaps can now
     if info.get('settings') != settings or info.get('adapter') != adapter_id:
         return None
     return metrics if metrics['run_info'].get('test_run') == in_test() else None

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FUNNEL', 'OF_VERDICT', 'PER_TASK', 'stages_passed', 'funnel', 'pass_at_k', 'wilson', 'passes_by_task', 'task_means',
-           'passes_at', 'summarise', 'per_task']
+           'passes_at', 'unjudged', 'unjudged_sentence', 'summarise', 'per_task']
 
 # %% ../../nbs/evaluation/metrics.ipynb #met-imports
 from collections import Counter
@@ -12,6 +12,7 @@ from collections import Counter
 import numpy as np
 from scipy.stats import binomtest
 
+from ..sandbox.verdicts import UNJUDGED
 from ..tasks.programs import parsed
 from ..tasks.schema import task_order
 
@@ -30,8 +31,8 @@ def stages_passed(result: dict) -> list[bool]:
 
 
 def funnel(results: list[dict]) -> dict[str, float]:
-    "Share of completions that reach each step, without harness errors."
-    counted = [stages_passed(result) for result in results if result['verdict'] != 'harness_error']
+    "Share of completions that reach each step, of those that were judged."
+    counted = [stages_passed(result) for result in results if result['verdict'] not in UNJUDGED]
     shares = [float(np.mean(step)) for step in zip(*counted)] if counted else [float('nan')] * len(FUNNEL)
     return dict(zip(FUNNEL, shares))
 
@@ -54,16 +55,16 @@ def wilson(passed: int, n: int, confidence: float = 0.95) -> tuple[float, float]
 
 # %% ../../nbs/evaluation/metrics.ipynb #met-tasks
 def passes_by_task(results: list[dict]) -> dict[int | str, list[bool]]:
-    "Which samples of each task pass, without harness errors."
+    "Which samples of each task pass, of those that were judged."
     by_task = {}
     for result in results:
-        if result['verdict'] != 'harness_error':
+        if result['verdict'] not in UNJUDGED:
             by_task.setdefault(result['task_id'], []).append(result['verdict'] == 'passed')
     return by_task
 
 
 def task_means(results: list[dict]) -> dict[int | str, float]:
-    "Share of passing samples for each task, without harness errors."
+    "Share of passing samples for each task, of those that were judged."
     by_task = passes_by_task(results)
     return {task_id: float(np.mean(by_task[task_id])) for task_id in sorted(by_task, key=task_order)}
 
@@ -77,9 +78,25 @@ def passes_at(results: list[dict]) -> dict[str, float]:
     ks = [k for k in sorted({1, 2, 5, 10, n}) if k <= n]
     return {str(k): float(np.mean([pass_at_k(len(p), sum(p), k) for p in by_task.values()])) for k in ks}
 
+# %% ../../nbs/evaluation/metrics.ipynb #met-unj
+def unjudged(results: list[dict]) -> dict:
+    "`n_unjudged`, the number of programs without a verdict on them, and `unjudged_tasks`, the ids of their tasks."
+    without = [result['task_id'] for result in results if result['verdict'] in UNJUDGED]
+    return {'n_unjudged': len(without), 'unjudged_tasks': sorted(set(without), key=task_order)}
+
+
+def unjudged_sentence(info: dict) -> str:
+    "`47 of 50 programs NOT JUDGED (47 harness_error; tasks 1, 2, ...)` from a summary; empty when all were judged."
+    if not info.get('n_unjudged'):
+        return ''
+    kinds = ', '.join(f"{info['verdicts'][kind]} {kind}" for kind in UNJUDGED if kind in info['verdicts'])
+    names = [str(task_id) for task_id in info['unjudged_tasks']]
+    tasks = ', '.join(names[:10]) + ', ...' * (len(names) > 10)
+    return f"{info['n_unjudged']} of {info['n_samples']} programs NOT JUDGED ({kinds}; task {tasks})"
+
 # %% ../../nbs/evaluation/metrics.ipynb #03-cb9e14f7
 def summarise(results: list[dict], tasks: list[dict]) -> dict:
-    "pass@1 with interval, pass@k, funnel, clean-subset pass@1, verdict counts, truncation rate, number of tasks."
+    "pass@1 with interval, pass@k, funnel, clean-subset pass@1, verdict counts, what was not judged, truncation rate."
     means, steps = task_means(results), funnel(results)
     clean = [means[task['task_id']] for task in tasks if task['clean'] and task['task_id'] in means]
     return {
@@ -90,6 +107,7 @@ def summarise(results: list[dict], tasks: list[dict]) -> dict:
         'pass_at_k': passes_at(results),
         'n_tasks': len(means),
         'n_samples': len(results),
+        **unjudged(results),
         'pass_at_1_clean': float(np.mean(clean)) if clean else None,
         'n_clean': len(clean),
         'verdicts': dict(Counter(result['verdict'] for result in results)),

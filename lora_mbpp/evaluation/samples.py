@@ -21,6 +21,7 @@ from ..generation.extraction import extract_code
 from ..sandbox.capabilities import require_layers
 from ..sandbox.engine import Limits
 from ..sandbox.judge import judge_many
+from ..sandbox.verdicts import UNJUDGED
 from ..tasks.humaneval import HUMANEVAL_PROTOCOL, completed
 from ..tasks.loading import read_table, task_set
 
@@ -88,29 +89,42 @@ def evaluate_samples(samples: Path | str, tasks: list[dict], cfg: Config) -> dic
 def self_check(tasks: list[dict], cfg: Config) -> dict:
     """Verdicts on the reference solutions: how many were `judged` and `passed`, and how many tasks are `without` one.
 
-    `failed`: (task id, verdict, message) of those that do not pass."""
-    limits, layers = Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox, engine=cfg.sandbox_engine)
+    `failed`: (task id, verdict, message) of those that do not pass, `unjudged` of those that got no verdict.
+    Raises `UserError` when nothing could be judged."""
+    limits = Limits(cpu_s=cfg.cpu_s)
+    layers = require_layers(cfg.sandbox, engine=cfg.sandbox_engine, written_by_model=False)
     having, verdicts = [task for task in tasks if task['code'].strip()], {}
+    if not having:
+        raise UserError(f'none of the {len(tasks)} tasks has a reference solution: there is nothing to check')
     with progress(len(having), 'running references', 'program') as bar:
         jobs = [as_job(task['code'], task) for task in having]
         for i, verdict in judge_many(jobs, limits=limits, engine=layers['engine']):
             verdicts[i] = verdict
             bar.update()
-    failed = [
+    rest = [
         (having[i]['task_id'], verdict.verdict, ' '.join(filter(None, [verdict.exception_type, verdict.message])))
         for i, verdict in sorted(verdicts.items())
         if verdict.verdict != 'passed'
     ]
-    counts = {'judged': len(having), 'passed': len(having) - len(failed), 'without': len(tasks) - len(having)}
-    return {**counts, 'failed': failed, 'task_set': task_set(tasks), 'engine': layers.get('engine')}
+    lists = {'failed': [], 'unjudged': []}
+    for entry in rest:
+        lists['unjudged' if entry[1] in UNJUDGED else 'failed'].append(entry)
+    if len(lists['unjudged']) == len(having):
+        raise UserError(f'none of the {len(having)} reference solutions could be judged: {rest[0][2]}')
+    judged = len(having) - len(lists['unjudged'])
+    counts = {'judged': judged, 'passed': judged - len(lists['failed']), 'without': len(tasks) - len(having)}
+    return {**counts, **lists, 'task_set': task_set(tasks), 'engine': layers.get('engine')}
 
 
 def self_check_lines(report: dict) -> list[str]:
-    "A self-check in words: the count, then a line for each reference that fails, then the tasks without one."
+    "A self-check in words: the counts, then a line for each reference that fails or has no verdict."
     passed, judged, without = report['passed'], report['judged'], report['without']
     lines = [f'{passed} of {judged} reference solutions pass ({report["task_set"]}, engine {report["engine"]})']
-    for task_id, verdict, message in report['failed']:
+    if report['unjudged']:
+        lines[0] += f"; {len(report['unjudged'])} of {len(report['unjudged']) + judged} NOT JUDGED"
+    for task_id, verdict, message in report['unjudged'] + report['failed']:
         lines.append(f'task {task_id}: {verdict}' + (f', {message}' if message else ''))
     if without:
-        lines.append(f'{without} of {without + judged} tasks have no reference solution')
+        of = without + judged + len(report['unjudged'])
+        lines.append(f'{without} of {of} tasks have no reference solution')
     return lines

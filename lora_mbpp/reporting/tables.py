@@ -28,6 +28,7 @@ def run_table(runs: list[dict]) -> pd.DataFrame:
             {
                 **key_of(run),
                 'tasks': info['n_tasks'],
+                **({'not judged': info['n_unjudged']} if info.get('n_unjudged') else {}),
                 'pass@1': info['pass_at_1'],
                 'low': low,
                 'high': high,

@@ -14,6 +14,7 @@ import subprocess
 from contextlib import suppress
 
 from .engine import Child, Ending, Engine, EngineError, Gone, Limits, bare_interpreter, has_input
+from .share import tasks_each
 
 # %% ../../nbs/sandbox/fork_engine.ipynb #19-98d2a404
 class ForkChild(Child):
@@ -41,6 +42,7 @@ class ForkChild(Child):
         self.unsent += b'%08x' % len(data) + data
 
     def receive(self) -> str:
+        self.waiting.begin()
         while True:
             if len(self.unread) >= 8:
                 size = int(self.unread[:8], 16)
@@ -106,6 +108,11 @@ class ForkChild(Child):
             self.keep(text)
         super().settle()
 
+    def process_id(self) -> int | None:
+        with suppress(OSError, ValueError):
+            self.engine.control.send(f'pid {self.number}'.encode())
+            return int(self.engine.control.recv(20)) or None
+
     def end(self, why: str = 'closed'):
         "Have the server kill the worker; harmless when it is gone"
         self.ended_by = self.ended_by or why
@@ -116,7 +123,7 @@ class ForkChild(Child):
         "End the worker, read its exit report, and close this side"
         if not has_input(self.exit_report, self.grace()):
             self.end()
-        report = os.read(self.exit_report, 100).split() if has_input(self.exit_report, 10) else []
+        report = os.read(self.exit_report, 100).split() if has_input(self.exit_report, 60) else []
         while self.ended_by != 'output' and has_input(self.output) and (rest := os.read(self.output, 65536)):
             self.keep(rest)
         for descriptor in (self.output, self.exit_report):
@@ -135,7 +142,7 @@ class ForkEngine(Engine):
     def __init__(self):
         super().__init__()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.count = 0
+        self.count, self.tasks = 0, tasks_each()
         with theirs:
             self.server = bare_interpreter(
                 'ForkServer().run()', self.folder.name, stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -145,7 +152,8 @@ class ForkEngine(Engine):
             if self.control.recv(100) == b'ready':
                 return
         self.close()
-        raise EngineError(f'the fork server did not start: {self.said[-300:]}')
+        reason = self.said.splitlines()[-1:] or ['it said nothing']
+        raise EngineError(f'the fork server did not start: {reason[0][:300]}')
 
     def start(self, limits: Limits, messages: list | None = None) -> ForkChild:
         "A new worker; `messages` are all that it will ever get, None if more will come"
@@ -155,7 +163,7 @@ class ForkEngine(Engine):
         ours, theirs = socket.socketpair()
         printed, printed_there = os.pipe()
         exit_report, exit_report_there = os.pipe()
-        message = f'fork {self.count} {math.ceil(limits.cpu_s)} {limits.memory_mb * 2**20}'
+        message = f'fork {self.count} {math.ceil(limits.cpu_s)} {limits.memory_mb * 2**20} {self.tasks}'
         try:
             given = [theirs.fileno(), printed_there, exit_report_there]
             socket.send_fds(self.control, [message.encode()], given)
@@ -171,6 +179,8 @@ class ForkEngine(Engine):
         return self.server.poll() is None
 
     def shut(self):
+        with suppress(OSError):
+            self.control.shutdown(socket.SHUT_RDWR)  # closing alone says nothing while another thread listens
         self.control.close()  # the server takes that as its end, and its workers' end
         with suppress(subprocess.TimeoutExpired):
             self.server.wait(5)

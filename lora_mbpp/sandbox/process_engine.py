@@ -18,6 +18,7 @@ from collections import deque
 from contextlib import suppress
 
 from .engine import Child, Ending, Engine, Gone, Limits, bare_interpreter, has_input
+from .share import tasks_each
 from .windows_job import assign_to_job, close_job, cpu_seconds_used, job_object, terminate_job
 from .worker import Channel
 
@@ -33,17 +34,23 @@ class PipeChild(Child):
         self.threads = [
             threading.Thread(target=target, daemon=True) for target in (self._write, self._read, self._listen)
         ]
-        for thread in self.threads:
-            thread.start()
+        try:
+            for thread in self.threads:
+                thread.start()
+        except RuntimeError as error:
+            self.process.kill()
+            self.process.wait()
+            raise OSError(str(error)) from error
 
     def send(self, message: str):
         self.outbox.put(message)
 
     def receive(self) -> str:
-        try:
-            message = self.inbox.get(timeout=self.remaining())
-        except queue.Empty:
-            message = self.remaining() and Gone()
+        self.waiting.begin()
+        message = None
+        while message is None:
+            with suppress(queue.Empty):
+                message = self.inbox.get(timeout=self.remaining())
         if isinstance(message, Exception):
             raise message
         if self.due:
@@ -93,6 +100,9 @@ class PipeChild(Child):
             with self.listening:
                 self._drain()
         super().settle()
+
+    def process_id(self) -> int:
+        return self.process.pid
 
     def end(self, why: str = 'closed'):
         "End the process and all that it started; harmless when it is gone"
@@ -168,12 +178,17 @@ class ProcessEngine(Engine):
     def __init__(self):
         super().__init__()
         self.children = deque(maxlen=8)  # only the latest can be alive
+        self.tasks = tasks_each()
 
     def start(self, limits: Limits, messages: list | None = None) -> PipeChild:
         "A new worker; `messages` are all that it will ever get, None if more will come"
-        last_line = f'serve_alone({math.ceil(limits.cpu_s)}, {limits.memory_mb * 2**20})'
         process = bare_interpreter(
-            last_line, self.folder.name, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            'serve_alone()',
+            self.folder.name,
+            arguments=(math.ceil(limits.cpu_s), limits.memory_mb * 2**20, self.tasks),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         child = PipeChild(limits, process, in_job(process, limits) if os.name == 'nt' else None)
         self.children.append(child)

@@ -11,32 +11,38 @@ from .values import encode_value
 from .worker import Channel, serve_channel
 
 # %% ../../nbs/sandbox/startup.ipynb #32-77b0d3ac
-def serve_alone(cpu_seconds: int, memory_bytes: int):
-    "In a new interpreter: isolate this process, and answer over what were stdin and stdout"
+def serve_alone():
+    "In a new interpreter, its limits behind its name: isolate this process, and answer over what were stdin and stdout"
     import os
+    import sys
 
+    limits = [int(word) for word in sys.argv[1:]]
+    del sys.argv[1:]
     requests, replies = open(os.dup(0), 'rb', buffering=0), open(os.dup(1), 'wb')
     nothing = os.open(os.devnull, os.O_RDWR)
     for source, target in ((2, 1), (nothing, 0), (nothing, 2)):
         os.dup2(source, target)
     os.close(nothing)
-    layers = isolate(cpu_seconds, memory_bytes)
+    layers = isolate(*limits)
     serve_channel(Channel(requests, replies), f'ready {encode_value(layers)}')
 
 # %% ../../nbs/sandbox/startup.ipynb #18-d36aa6ad
 def become_worker(
     conversation: int,  # descriptor of the line
     printed: int,  # descriptor of the pipe for what the candidate prints
-    limits: list,  # CPU seconds, bytes of memory
+    limits: list,  # CPU seconds, bytes of memory, threads
     address: int | None,  # of the seccomp filter
     missing: dict,  # what is missing of each layer
     greeting: str,  # the first message, unless more is missing by then
 ):
     "In the forked child: drop what the server holds, lose the remaining powers, serve, and never return"
+    import fcntl
     import os
 
-    for source, target in ((1, 0), (1, 2), (printed, 1), (conversation, 60), (60, 3)):
-        os.dup2(source, target)  # the server's stdout is /dev/null
+    nothing = os.open(os.devnull, os.O_RDWR)
+    line, output = (fcntl.fcntl(descriptor, fcntl.F_DUPFD, 4) for descriptor in (conversation, printed))
+    for source, target in ((nothing, 0), (output, 1), (nothing, 2), (line, 3)):
+        os.dup2(source, target)
     os.closerange(4, 64)
     os.setsid()
     layers = isolate_self(*limits, address, missing)
@@ -55,7 +61,7 @@ def reap(pid: int, exit_report: int):
 
 # %% ../../nbs/sandbox/startup.ipynb #18-b595fd6f
 PRELOAD = (
-    'ast bisect cmath collections copy ctypes datetime functools gc heapq itertools json math operator random re '
+    'ast bisect cmath collections copy ctypes datetime fcntl functools gc heapq itertools json math operator random re '
     'resource select socket string struct sysconfig typing'
 )
 
@@ -65,9 +71,11 @@ class ForkServer:
 
     def __init__(self):
         import gc
+        import os
         import select
         import socket
 
+        os.close(os.pidfd_open(os.getpid()))  # raises where nobody could tell us of a child's end
         for name in PRELOAD.split():
             __import__(name)
         self.control = socket.socket(fileno=0)
@@ -97,7 +105,7 @@ class ForkServer:
                     self.obey(message.decode().split() or ['end'], descriptors)
 
     def obey(self, words: list, descriptors: list):
-        "Do what a message says: `fork` with a number and limits, `kill` with a number, or `end`"
+        "Do what a message says: `fork` with a number and limits, `kill` or `pid` with a number, or `end`"
         import os
         import signal
 
@@ -109,25 +117,38 @@ class ForkServer:
                 for descriptor in descriptors:
                     os.close(descriptor)  # the empty exit report says it
             return
+        if word == 'pid':
+            found = [pid for pid, _, number in self.alive.values() if numbers == [number]]
+            self.control.send(str(*found or [0]).encode())
+            return
         for pid, _, number in self.alive.values():
             if word == 'end' or numbers == [number]:
                 os.kill(pid, signal.SIGKILL)
         if word == 'end':
             os._exit(0)
 
-    def fork(self, number: int, cpu_seconds: int, memory_bytes: int, descriptors: list):
-        "Fork one worker"
+    def fork(self, number: int, *limits_and_descriptors):
+        "Fork one worker. Raises OSError when there is none: then nothing is left of it"
         import os
         import select
+        import signal
 
+        *limits, descriptors = limits_and_descriptors
+        if len(descriptors) != 3:
+            raise OSError('descriptors were lost on the way: too many are open')
         conversation, printed, exit_report = descriptors
         if (pid := os.fork()) == 0:
             try:
-                become_worker(conversation, printed, [cpu_seconds, memory_bytes], *self.inherited)
+                become_worker(conversation, printed, limits, *self.inherited)
             finally:
                 os._exit(0)
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
         os.close(conversation)
         os.close(printed)
-        descriptor = os.pidfd_open(pid)
         self.poll.register(descriptor, select.POLLIN)
         self.alive[descriptor] = pid, exit_report, number

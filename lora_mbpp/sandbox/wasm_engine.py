@@ -98,7 +98,7 @@ class WasmHost:
         self.thread.start()
         try:
             self.receive(120)
-        except Gone:
+        except (Gone, queue.Empty):
             self.close()
             raise EngineError(f'the WebAssembly host did not start: {self.said}') from None
 
@@ -106,11 +106,8 @@ class WasmHost:
         self.channel.send(message)
 
     def receive(self, seconds: float) -> str:
-        "The next message of the host. Raises Gone at its end, or when none comes in time"
-        try:
-            message = self.inbox.get(timeout=seconds)
-        except queue.Empty:
-            raise Gone from None
+        "The next message of the host. Raises Gone at its end, queue.Empty when none comes in time"
+        message = self.inbox.get(timeout=seconds)
         if message is None:
             raise Gone
         return message
@@ -166,18 +163,16 @@ class WasmChild(Child):
             self.send(self.coming.popleft())
 
     def receive(self) -> str:
+        self.waiting.begin()
         while not self.lines:
             if self.ending:
                 raise Gone
-            try:
+            with suppress(queue.Empty):
                 self.hear(self.remaining())
-            except Gone:
-                self.remaining()
-                raise
         return self.lines.popleft()
 
     def hear(self, seconds: float):
-        "Wait for one frame of the host's"
+        "Wait for one frame of the host's. Raises queue.Empty when none comes in time"
         word, _, data = self.host.receive(seconds).partition(' ')
         data = bytes.fromhex(data)
         if word == 'printed':
@@ -190,6 +185,9 @@ class WasmChild(Child):
         self.lines += [line.decode('utf-8', 'replace') for line in lines]
         if len(self.unread) > self.cap:
             self.end('output')
+
+    def process_id(self) -> int:
+        return self.host.process.pid
 
     def end(self, why: str = 'closed'):
         "A worker cannot be stopped from outside: its host goes"
@@ -204,7 +202,7 @@ class WasmChild(Child):
         try:
             while not self.ending and not self.ended_by:
                 self.hear(max(0.001, grace - time.monotonic()))
-        except (Gone, ValueError):
+        except (Gone, queue.Empty, ValueError):
             pass
         if self.ending is None:
             return self.host_lost()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Nowhere', 'FileChannel', 'serve_files', 'ending_in_words', 'run_worker', 'hang_bell', 'ring_bell', 'deliver',
-           'deliver_all', 'host_one', 'host_workers']
+           'deliver_all', 'host_one', 'leave_nothing', 'host_workers']
 
 # %% ../../nbs/sandbox/wasm_host.ipynb #36-96e2d3f8
 from .values import decode_value
@@ -151,14 +151,14 @@ def deliver_all(channel, folder: str):
     return bells
 
 # %% ../../nbs/sandbox/wasm_host.ipynb #36-71b6e66a
-def host_one(factory, channel, say):
-    "Receive the limits and messages of one worker, run it, and tell how it ended"
+def host_one(factory, order: str, channel, say):
+    "Run one worker as its order says, with the messages of `channel`. Returns what tidies up when it has ended"
     import os
     import shutil
     import tempfile
     import threading
 
-    *limits, messages, waits = decode_value(channel.receive())
+    *limits, messages, waits = decode_value(order)
     folder = tempfile.mkdtemp(dir=os.getcwd()) if waits else ''
     if waits:
         hang_bell(folder, 0)
@@ -170,14 +170,29 @@ def host_one(factory, channel, say):
             cause, fuel = f'signal {error!r}', 0
         say('ended', f'{cause} {fuel}'.encode())
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     bells = deliver_all(channel, folder)
-    thread.join()
-    for bell in bells:
-        os.close(bell)
-    if folder:
+
+    def tidy_up():
+        thread.join()
+        for bell in bells:
+            os.close(bell)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    return tidy_up
+
+# %% ../../nbs/sandbox/wasm_host.ipynb #36-leave001
+def leave_nothing(room: str):
+    "Remove the folder of the engine that a host's room belongs to, and end this process"
+    import os
+    import shutil
+
+    folder = os.path.dirname(os.path.dirname(room))
+    if os.path.exists(os.path.join(folder, 'owner')):
         shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
 
 
 def host_workers(path: str):
@@ -199,8 +214,11 @@ def host_workers(path: str):
 
     factory = eryx.SandboxFactory.load(path)
     say('ready', b'')
+    tidy_up = bool  # nothing to do yet
     try:
         while True:
-            host_one(factory, channel, say)
-    except EOFError:
-        pass
+            order = channel.receive()
+            tidy_up()
+            tidy_up = host_one(factory, order, channel, say)
+    except EOFError:  # whoever started this process is gone
+        leave_nothing(os.getcwd())
