@@ -66,7 +66,7 @@ def passes_by_task(results: list[dict]) -> dict[int | str, list[bool]]:
 def task_means(results: list[dict]) -> dict[int | str, float]:
     "Share of passing samples for each task, of those that were judged."
     by_task = passes_by_task(results)
-    return {task_id: float(np.mean(by_task[task_id])) for task_id in sorted(by_task, key=task_order)}
+    return {task_id: sum(by_task[task_id]) / len(by_task[task_id]) for task_id in sorted(by_task, key=task_order)}
 
 # %% ../../nbs/evaluation/metrics.ipynb #met-passes
 def passes_at(results: list[dict]) -> dict[str, float]:

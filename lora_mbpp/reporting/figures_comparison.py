@@ -22,6 +22,7 @@ from lora_mbpp.reporting.plotting import (
     house_figure,
     legend_right,
     rank_name,
+    rank_span,
     rank_styles,
     set_finding,
 )
@@ -29,14 +30,16 @@ from lora_mbpp.reporting.plotting import (
 # %% ../../nbs/reporting/figures_comparison.ipynb #figcomp-verdicts
 VERDICT_MARKERS = {
     'different': {'marker': 'D', 'mfc': 'black'},
+    'negligible': {'marker': 'D', 'mfc': '0.6'},
     'equivalent': {'marker': 's', 'mfc': '0.6'},
     'inconclusive': {'marker': 'o', 'mfc': 'white'},
 }
 
 
 def verdict_counts(comparisons: pd.DataFrame) -> str:
-    "`2 different, 1 equivalent, 0 inconclusive`."
-    return ', '.join(f'{(comparisons.verdict == verdict).sum()} {verdict}' for verdict in VERDICT_MARKERS)
+    "`2 different, 1 equivalent`: the verdicts that occur."
+    counts = {verdict: (comparisons.verdict == verdict).sum() for verdict in VERDICT_MARKERS}
+    return ', '.join(f'{count} {verdict}' for verdict, count in counts.items() if count)
 
 # %% ../../nbs/reporting/figures_comparison.ipynb #figcomp-draw
 NOISE_BAND = {'facecolor': 'none', 'edgecolor': '0.55', 'hatch': '/////'}
@@ -63,15 +66,15 @@ def forest_legend(fig: Figure) -> None:
 # %% ../../nbs/reporting/figures_comparison.ipynb #figcomp-forest
 @house_figure('difference', 'low', 'high')
 def figure_forest(comparisons: pd.DataFrame) -> Figure:
-    """Differences with 95 and 90 % intervals, a panel an endpoint; pass@1 in points.
+    """Differences with 95 and 90 % intervals, a panel an endpoint and family; pass@1 in points.
 
-    Columns endpoint, a, b, difference, low, high, low90, high90, margin, verdict, noise (NaN: unknown).
+    Columns endpoint, family, a, b, difference, low, high, low90, high90, margin, verdict, noise (NaN: unknown).
     """
-    panels = list(comparisons.groupby('endpoint', sort=False))
+    panels = list(comparisons.groupby(['endpoint', 'family'], sort=False))
     size = (6.5, 1 + 0.85 * len(panels) + 0.25 * len(comparisons))
     heights = [len(rows) for _, rows in panels]
     fig, axes = plt.subplots(len(panels), 1, figsize=size, height_ratios=heights, squeeze=False)
-    for ax, (endpoint, rows) in zip(axes[:, 0], panels):
+    for ax, ((endpoint, family), rows) in zip(axes[:, 0], panels):
         points = endpoint.startswith('pass')
         unit = 'points; right is better' if points else 'nats per token; left is better'
         for y, (_, row) in enumerate(rows.iterrows()):
@@ -79,7 +82,7 @@ def figure_forest(comparisons: pd.DataFrame) -> Figure:
         ax.axvline(0, color='black', lw=0.8, ls=':')
         ax.set(yticks=range(len(rows)), yticklabels=[f'{b} against {a}' for a, b in zip(rows.a, rows.b)])
         ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f'difference of {endpoint} ({unit})')
-        ax.set_title(f'{endpoint}: {verdict_counts(rows)}')
+        ax.set_title(f'{endpoint} {family}: {verdict_counts(rows)}')
     forest_legend(fig)
     many = f"{len(comparisons)} comparison{'s' * (len(comparisons) > 1)}"
     return set_finding(fig, f'{many}: {verdict_counts(comparisons)}')
@@ -115,13 +118,15 @@ def figure_pass_by_rank(runs: pd.DataFrame) -> Figure:
 
 # %% ../../nbs/reporting/figures_comparison.ipynb #figcomp-pass-finding
 def pass_finding(base: pd.DataFrame, tuned: pd.DataFrame) -> str:
-    "The rank that passes most, how far it is above the base, and how far apart the ranks are, in words."
+    "Between what the ranks and the seeds of one rank lie, and the base, in words; no rank is called the best."
     means, before = 100 * tuned.groupby('rank')['pass@1'].mean(), 100 * base['pass@1'].mean()
     if means.empty:
         return f'The base passes {before:.1f} %'
-    over = f', {means.max() - before:+.1f} points on the base' if len(base) else ''
-    apart = f'ranks lie {extent(means):.1f} points apart'
-    return f'{rank_name(means.idxmax())} passes most, {means.max():.1f} %{over}; {apart}'
+    between = f'{means.min():.1f} to {means.max():.1f} %' if len(means) > 1 else f'{means.iloc[0]:.1f} %'
+    beside = f', the base {before:.1f} %' if len(base) else ''
+    seeds = 100 * tuned.groupby('rank')['pass@1'].agg(extent).max()
+    apart = f'; seeds of one rank lie up to {seeds:.1f} points apart' if tuned.groupby('rank').size().max() > 1 else ''
+    return f'{rank_span(means.index)}: pass@1 of {between}{beside}{apart}'
 
 # %% ../../nbs/reporting/figures_comparison.ipynb #figcomp-cost-words
 def cost_label(rank: int, row: pd.Series) -> str:
