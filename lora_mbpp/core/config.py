@@ -205,6 +205,9 @@ class RunConfig:
         None, 'checkpoints and metrics (default: artifacts)', 'baseline train eval analysis'
     )
     group: str | None = param(None, "runs to compare (default: the preset's)", 'analysis')
+    margin: float = param(
+        2.0, 'points of pass@1: smaller differences do not matter; fix it before measuring', 'analysis'
+    )
     overwrite: bool = param(False, 'start a run anew although one of that name exists', 'baseline train eval')
 
 
@@ -301,7 +304,7 @@ def checked(parameter: Field, value):
 POSITIVE = (
     *('rank', 'lr', 'alpha', 'epochs', 'max_steps', 'effective_batch', 'max_length'),
     *('row_tokens', 'gpus', 'vram', 'train_limit', 'val_limit', 'checkpoint_every', 'snapshots'),
-    *('n_tasks', 'max_new_tokens', 'batch_size', 'n_samples', 'temperature', 'cpu_s'),
+    *('n_tasks', 'max_new_tokens', 'batch_size', 'n_samples', 'temperature', 'cpu_s', 'margin'),
 )
 
 

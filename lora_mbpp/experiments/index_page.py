@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import nbformat
 from matplotlib.figure import Figure
 
-from ..analysis import result_figures
+from ..analysis import draw_figures, result_tables
 from ..core.config import Config
 from ..core.errors import UserError
 from ..core.files import project_root, shown, write_text
@@ -62,7 +62,8 @@ def index_pictures(runs: list[dict], again: dict | None) -> str:
     "HTML of the main figures. `again`: the second measurement of the base model, if there is one."
     backend = matplotlib.get_backend()
     matplotlib.use('agg')
-    figures = result_figures(runs, again)
+    tables = result_tables(runs, again)
+    figures = draw_figures({name: tables[name] for name in INDEX_FIGURES if name in tables})
     pictures = ''.join(as_png(figures[name], name) for name in INDEX_FIGURES if name in figures)
     for figure in figures.values():
         plt.close(figure)

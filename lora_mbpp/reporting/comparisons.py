@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['FAMILIES', 'values_of', 'cluster_of', 'pairs_of', 'seeds_left_out', 'values_table', 'paired_differences',
            'study_mean_squares', 'flip_counts', 'compare', 'detectable', 'with_verdict', 'repetition_table',
-           'endpoints_of', 'noise_floor', 'family_rows', 'comparison_table', 'rank_trend']
+           'endpoints_of', 'noise_floor', 'family_rows', 'comparison_table', 'rank_trend', 'task_noise',
+           'sampling_variance', 'component_table']
 
 # %% ../../nbs/reporting/comparisons.ipynb #comparisons-imports
 from collections import Counter
@@ -16,7 +17,7 @@ import pandas as pd
 
 from ..core.errors import UserError
 from ..core.runs import PREREGISTRATION
-from ..evaluation.metrics import task_means
+from ..evaluation.metrics import passes_by_task, task_means
 from .loading import by_rank
 from .multiplicity import gatekept
 from lora_mbpp.reporting.statistics import (
@@ -26,9 +27,10 @@ from lora_mbpp.reporting.statistics import (
     estimate,
     mcnemar_p,
     pass_estimate,
+    seed_variances,
     verdict,
 )
-from .variance_components import MeanSquares, contrast_spread, mean_squares
+from .variance_components import MeanSquares, components, contrast_spread, mean_squares
 from ..tasks.schema import task_order
 
 # %% ../../nbs/reporting/comparisons.ipynb #comparisons-values
@@ -252,3 +254,44 @@ def rank_trend(runs: list[dict], endpoint: str) -> dict | None:
     low, high = found.interval()
     key = {'endpoint': endpoint, 'ranks': list(groups), 'seeds': len(common)}
     return {**key, 'slope': found.difference, 'low': low, 'high': high, 'p': found.p_value()}
+
+# %% ../../nbs/reporting/comparisons.ipynb #comparisons-noise-of-run
+def task_noise(runs: list[dict], endpoint: str) -> float:
+    "Variance of a run's mean that its own luck with the tasks explains, from ranks with several seeds; nan for none."
+    groups = [list(seeds.values()) for name, seeds in by_rank(runs).items() if name != 'base' and len(seeds) > 1]
+    found = []
+    for group in groups:
+        amounts, weights, _ = values_table(group, endpoint)
+        found.append(seed_variances(amounts - amounts.sum() / (len(group) * weights.sum()) * weights, weights.sum())[1])
+    return float(np.mean(found)) if found else float('nan')
+
+
+def sampling_variance(run: dict) -> float:
+    "Variance of a run's pass@1 from drawing its samples, by task; nan for one sample a task."
+    samples = [
+        np.var(passes, ddof=1) / len(passes)
+        for passes in passes_by_task(run['eval_info']['per_task']).values()
+        if len(passes) > 1
+    ]
+    return float(np.sum(samples) / len(samples) ** 2) if samples else float('nan')
+
+# %% ../../nbs/reporting/comparisons.ipynb #comparisons-components
+def component_table(runs: list[dict], repeated: dict | None = None) -> pd.DataFrame:
+    "endpoint, component, sd (in the endpoint's unit): what a run's endpoint varies by; what is unknown is left out."
+    groups, rows = by_rank(runs), []
+    ranks = [name for name in groups if name != 'base']
+    for endpoint in endpoints_of(runs):
+        squares, sd = study_mean_squares(runs, endpoint), {}
+        pairs = [compare(groups[a], groups[b], endpoint, squares)['estimate'] for a, b in combinations(ranks, 2)]
+        if pairs:
+            by_task = [found.variance * (1 - np.nan_to_num(found.seed_share)) for found in pairs]
+            sd['tasks (between two ranks)'] = np.sqrt(np.median(by_task))
+        if squares and squares.interaction_degrees:
+            sd |= components(squares, np.nan_to_num(task_noise(runs, endpoint)))
+        if endpoint == 'pass@1':
+            sd['samples'] = np.sqrt(np.mean([sampling_variance(run) for run in runs[1:] or runs]))
+        if repeated is not None:
+            differences, weights, _ = paired_differences([(groups['base'][None], repeated)], endpoint)
+            sd['measured again'] = abs(differences.sum() / weights.sum()) / np.sqrt(2)
+        rows += [{'endpoint': endpoint, 'component': name, 'sd': value} for name, value in sd.items() if value == value]
+    return pd.DataFrame(rows, columns=['endpoint', 'component', 'sd'])

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VERDICT_MARKERS', 'NOISE_BAND', 'verdict_counts', 'draw_comparison', 'forest_legend', 'figure_forest',
-           'draw_run_dots', 'figure_pass_by_rank', 'pass_finding', 'cost_label', 'cost_finding', 'figure_cost',
-           'draw_forgetting', 'forgetting_finding', 'figure_forgetting']
+           'figure_components', 'draw_run_dots', 'figure_pass_by_rank', 'pass_finding', 'cost_label', 'cost_finding',
+           'figure_cost', 'draw_forgetting', 'forgetting_finding', 'figure_forgetting']
 
 # %% ../../nbs/reporting/figures_comparison.ipynb #figcomp-imports
 import matplotlib.pyplot as plt
@@ -86,6 +86,24 @@ def figure_forest(comparisons: pd.DataFrame) -> Figure:
     forest_legend(fig)
     many = f"{len(comparisons)} comparison{'s' * (len(comparisons) > 1)}"
     return set_finding(fig, f'{many}: {verdict_counts(comparisons)}')
+
+# %% ../../nbs/reporting/figures_comparison.ipynb #figcomp-components
+@house_figure('sd')
+def figure_components(parts: pd.DataFrame) -> Figure:
+    "Standard deviations by component, a panel an endpoint; columns endpoint, component, sd. pass@1 in points."
+    panels = list(parts.groupby('endpoint', sort=False))
+    size, heights = (6.5, 1 + 0.5 * len(panels) + 0.28 * len(parts)), [len(rows) for _, rows in panels]
+    fig, axes = plt.subplots(len(panels), 1, figsize=size, height_ratios=heights, squeeze=False)
+    found = []
+    for ax, (endpoint, rows) in zip(axes[:, 0], panels):
+        scale, unit, form = (100, 'points', '.2f') if endpoint.startswith('pass') else (1, 'nats per token', '.4f')
+        bars = ax.barh(rows.component, scale * rows.sd, color='0.6')
+        ax.bar_label(bars, [f'{scale * sd:{form}}' for sd in rows.sd], padding=3, fontsize=9)
+        ax.invert_yaxis()
+        ax.margins(x=0.15)
+        ax.set(xlabel=f'standard deviation of {endpoint} ({unit})')
+        found.append(f'{endpoint}: most by {rows.loc[rows.sd.idxmax()].component}')
+    return set_finding(fig, f"What a run varies by. {'; '.join(found)}")
 
 # %% ../../nbs/reporting/figures_comparison.ipynb #23-eeaa836b
 def draw_run_dots(ax, runs: pd.DataFrame, ranks: list[int]) -> None:

@@ -108,7 +108,7 @@ def figure_learning_rates(rates: pd.DataFrame) -> Figure:
 
 # %% ../../nbs/reporting/figures_training.ipynb #figtrain-rates-words
 def learning_rate_finding(best: pd.DataFrame, rates: pd.DataFrame) -> str:
-    "What rate and rank change, in words; `best`: columns rank, lr, nll. Names ranks whose best is at the edge of the grid."
+    "What rate and rank change, in words, and which ranks are best at the edge of the grid; `best`: rank, lr, nll."
     grid, means = sorted(set(rates.lr)), rates.groupby(['rank', 'lr'])['nll'].mean()
     edge = [rank_name(rank) for rank, lr in zip(best['rank'], best.lr) if lr in (grid[0], grid[-1])]
     of_rate = means.groupby('rank').agg(extent).max()
