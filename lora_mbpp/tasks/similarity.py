@@ -13,9 +13,6 @@ import re
 from functools import lru_cache
 
 import numpy as np
-from datasketch import MinHash, MinHashLSH
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import connected_components
 
 from ..core.files import fingerprint
 from .programs import parsed
@@ -37,8 +34,10 @@ def content_words(text: str) -> set[str]:
     return set(re.findall(r'[a-z0-9]+', text.lower())) - STOP_WORDS
 
 # %% ../../nbs/tasks/similarity.ipynb #similarity-pairs
-def word_matrix(texts: list[set[str]], columns: dict[str, int]) -> csr_matrix:
-    "Sparse matrix, texts by words, with a 1 for each word of a text."
+def word_matrix(texts: list[set[str]], columns: dict[str, int]):
+    "Sparse matrix (scipy.sparse), texts by words, with a 1 for each word of a text."
+    from scipy.sparse import csr_matrix  # slow to import, and whoever only judges programs does without
+
     indices = [columns[word] for words in texts for word in words]
     ends = np.cumsum([0, *map(len, texts)])
     return csr_matrix((np.ones(len(indices), np.float32), indices, ends), shape=(len(texts), len(columns) or 1))
@@ -67,6 +66,9 @@ def similar_pairs(
 # %% ../../nbs/tasks/similarity.ipynb #00-ebc64c9c-cluste
 def clusters(texts: list[str], threshold: float) -> np.ndarray:
     "Cluster number of each text; texts with Jaccard similarity of at least `threshold` are linked."
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
     pairs = similar_pairs(texts, texts, threshold)
     rows = [i for i, _, _ in pairs]
     columns = [j for _, j, _ in pairs]
@@ -123,8 +125,10 @@ SIMILAR_PROGRAM = 0.8
 
 
 @lru_cache(maxsize=8192)
-def signature(runs: frozenset[str]) -> MinHash:
-    "MinHash of a set of runs, 128 permutations, seed fixed."
+def signature(runs: frozenset[str]):
+    "MinHash (datasketch) of a set of runs, 128 permutations, seed fixed."
+    from datasketch import MinHash  # brings scipy.integrate: two seconds
+
     found = MinHash(num_perm=128, seed=1)
     found.update_batch([run.encode() for run in runs])
     return found
@@ -134,6 +138,8 @@ def similar_programs(
     train: list[str], test: list[str], threshold: float = SIMILAR_PROGRAM
 ) -> list[tuple[int, int, float]]:
     "Pairs (i, j, Jaccard of their runs) of programs with similarity of at least `threshold`."
+    from datasketch import MinHashLSH
+
     runs = [program_runs(code) for code in test]
     index = MinHashLSH(threshold=threshold - 0.1, num_perm=128)  # lower: LSH misses some at its threshold
     for j, found in enumerate(runs):
