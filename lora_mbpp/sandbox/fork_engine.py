@@ -30,7 +30,7 @@ class ForkChild(Child):
         exit_report: int,  # descriptor of the exit status and CPU seconds
     ):
         super().__init__(limits)
-        self.engine, self.number = engine, number
+        self.engine, self.number, self.pid = engine, number, None
         self.line, self.output, self.exit_report = line, printed, exit_report
         self.unsent, self.unread = bytearray(), bytearray()
         self.poll = select.poll()
@@ -109,9 +109,11 @@ class ForkChild(Child):
         super().settle()
 
     def process_id(self) -> int | None:
-        with suppress(OSError, ValueError):
-            self.engine.control.send(f'pid {self.number}'.encode())
-            return int(self.engine.control.recv(20)) or None
+        if self.pid is None:
+            with suppress(OSError, ValueError):
+                self.engine.control.send(f'pid {self.number}'.encode())
+                self.pid = int(self.engine.control.recv(20))
+        return self.pid or None
 
     def end(self, why: str = 'closed'):
         "Have the server kill the worker; harmless when it is gone"
