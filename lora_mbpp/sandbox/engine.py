@@ -211,7 +211,7 @@ def has_input(descriptor: int, seconds: float = 0) -> bool:
     return bool(poll.poll(1000 * seconds))
 
 # %% ../../nbs/sandbox/engine.ipynb #19-f687b9a2
-WORKER = ('values', 'proxy', 'tester', 'worker')
+WORKER = ('values', 'remotes', 'surroundings', 'proxy', 'tester', 'worker')
 PROCESS = (*WORKER, 'isolation', 'startup')
 _OWN_IMPORT = re.compile(r'^from (?:\.|lora_mbpp\.)\S* import (?:\([^)]*\)|[^(\n]*)$', re.M)
 

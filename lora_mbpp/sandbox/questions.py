@@ -11,6 +11,8 @@ import builtins
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from .support import parse
+
 # %% ../../nbs/sandbox/questions.ipynb #13-293cba9b
 @dataclass(frozen=True)
 class Question:
@@ -79,7 +81,7 @@ def _is_plain_call(node: ast.expr) -> bool:
 
 def split_assert(test: str) -> Question:
     "The question that `test` asks. Raises SyntaxError if it is not Python"
-    body = ast.parse(test).body
+    body = parse(test).body
     if len(body) != 1 or not isinstance(body[0], ast.Assert):
         return Question('statement', test)
     node, wanted = body[0].test, True
@@ -150,7 +152,7 @@ def _asserts_nothing(node: ast.stmt) -> bool:
 # %% ../../nbs/sandbox/questions.ipynb #13-b2eb9c0b
 def split_check(test: str) -> list[Question]:
     "The questions of a test in HumanEval's form; an empty list when it has another form"
-    if not (found := _check_of(ast.parse(test).body)):
+    if not (found := _check_of(parse(test).body)):
         return []
     check, name = found
     parameter, questions = check.args.args[0].arg, []
