@@ -101,7 +101,6 @@ def with_generate(model, prompts: list, new: int, batch: int) -> list:
     for start in range(0, len(order), batch):
         some = order[start : start + batch]
         inputs = pad_left([prompts[i] for i in some], PAD, model.device)
-        inputs.pop('position_ids')
         out = model.generate(**inputs, **settings, eos_token_id=None)[:, inputs['input_ids'].shape[1] :].tolist()
         for i, ids in zip(some, out):
             found[i] = ids

@@ -30,7 +30,7 @@ from lora_mbpp.evaluation.loading import (
 )
 from .evaluation.metrics import per_task, summarise
 from .evaluation.references import reference_scores, with_task_facts
-from .generation.completions import LoadedModel
+from .generation.completions import LoadedModel, how_computed, positions_report
 from .generation.records import GenerationRun, generate_all, generation_settings
 from .models.adapters import require_adapter
 from .models.loading import parameter_counts
@@ -110,7 +110,7 @@ def judge_completions(asked: Evaluation, completed: Completed) -> Judged:
 class Scored:
     "What forward passes alone say about a model."
 
-    facts: dict  # `reference_nll`, and `forgetting` when wanted
+    facts: dict  # `reference_nll`, `computed` (how), `forgetting` when wanted, tasks `beyond_positions` when there are
     nll: dict  # of each task's reference solution, by task id
     trainable: int  # parameters
     seconds: float
@@ -122,6 +122,9 @@ def score_references(asked: Evaluation, loaded: LoadedModel) -> Scored:
     if loaded.multi_lora:
         loaded.multi_lora.choose(torch.tensor(0, device=loaded.model.device))
     facts, nll = reference_scores(loaded.model, loaded.tok, asked.tasks, asked.cfg.forgetting)
+    facts['computed'] = how_computed(loaded)
+    if beyond := positions_report(loaded, asked.tasks, asked.cfg.max_new_tokens):
+        facts['beyond_positions'] = beyond
     return Scored(facts, nll, parameter_counts(loaded.model)[1], time.perf_counter() - started)
 
 # %% ../nbs/03_eval.ipynb #evl-info

@@ -21,7 +21,9 @@ from .data import ensure_data
 from .models.adapters import is_adapter
 from .models.lm_head import attach_lm_head
 from .models.loading import load_tokenizer, parameter_counts
+from .models.positions import longest_sequence
 from .models.runtime import Runtime, choose_runtime, device_info
+from .models.shapes import config_of
 from .tasks.prompts import read_training_rows
 from .training.checkpoints import whole_checkpoint
 from .training.identity import check_identity, identity
@@ -202,7 +204,8 @@ def train_run(run: Run, runtime: Runtime, processes: PartialState) -> None:
     print(f'{run.name}: {count}{runtime.reason}; {scale}')
     if processes.is_main_process:
         write_json(run.folder / 'run.json', run.parameters)
-    documents = TrainingDocuments.encode(load_tokenizer(run.cfg.model), run.rows, run.cfg.max_length)
+    positions = longest_sequence(config_of(run.cfg.model))
+    documents = TrainingDocuments.encode(load_tokenizer(run.cfg.model), run.rows, run.cfg.max_length, positions)
     run_plan = plan_training(run.cfg, runtime, processes, documents.rows)
     session = build(run, runtime, documents, run_plan)
     fit(session.trainer, run.folder)

@@ -15,11 +15,11 @@ from lora_mbpp.generation.capacity import PACKED_TOKENS
 from lora_mbpp.generation.completions import LoadedModel, as_completion, complete_prompts, length_buckets
 from lora_mbpp.generation.decode_kernel import triton
 from lora_mbpp.generation.extraction import extract_code, is_complete
-from lora_mbpp.generation.kv_slots import supports_kv_slots
+from lora_mbpp.generation.kv_slots import slots_reach
 from lora_mbpp.generation.multi_lora import MultiLoRA, unsupported_reason
 from lora_mbpp.generation.records import GenerationRun, generate_all
 from lora_mbpp.generation.scoring import completion_nll
-from lora_mbpp.models.attention import choose_attention, set_attention
+from lora_mbpp.models.attention import packed_ways, set_attention
 from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
 from lora_mbpp.tasks.loading import literal_tasks
 from lora_mbpp.tasks.prompts import prompt_ids
@@ -276,7 +276,7 @@ def test_one_adapter_after_another(tmp_path, adapters, device):
 
     The completions are those of one pass."""
     model = eager_to_stop(1).to(device)
-    set_attention(model, choose_attention(model.config, device, 'float32')[0])
+    set_attention(model, packed_ways(device, 'float32')[0][0])
     words = [20, 31, 42, 90, 200, 210, 700]
     tasks = [{'task_id': i, 'prompt': 'word ' * n, 'entry_point': None} for i, n in enumerate(words)]
     items = [(task['prompt'], 'x' * 30) for task in tasks]
@@ -368,7 +368,7 @@ def test_models_without_ordinary_attention_take_the_padded_way(monkeypatch):
     heads = {'num_key_value_heads': 1, 'head_dim': 8, 'sliding_window': 8}
     config = MistralConfig(vocab_size=259, pad_token_id=0, eos_token_id=2, **shape, **heads)
     model = MistralForCausalLM(config).eval()
-    assert not supports_kv_slots(model.config, 100) and supports_kv_slots(tiny_model().config, 100)
+    assert not slots_reach(model.config, 100) and slots_reach(tiny_model().config, 100)
     assert [a['text'] for a in complete(model, PROMPTS, 30)] == plain_texts(model, PROMPTS, 30)
 
 

@@ -292,12 +292,12 @@ def test_gradients_are_finite_at_every_length():
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None), width
 
 
-@pytest.mark.parametrize('way', ['by document', 'sdpa'])
+@pytest.mark.parametrize('kind', ['packed', 'padded', 'single'])
 @pytest.mark.parametrize('room', [1, 40, 10_000])
-def test_packed_gradients_are_padded_gradients(tiny, way, room):
+def test_packed_gradients_are_padded_gradients(tiny, kind, room):
     """Loss and every adapter gradient of a step, two ways.
 
-    PEFT's own layers over a padded batch with transformers' loss, and fused layers over packed rows."""
+    PEFT's own layers over a padded batch with transformers' loss, and fused layers over rows of each kind."""
     cfg, generator = resolve(**tiny, rank=4), torch.Generator().manual_seed(0)
     ids_of = [torch.randint(3, 259, (n,), generator=generator).tolist() for n in (5, 31, 12, 20)]
     documents = [{'input_ids': ids, 'labels': [-100] * 3 + ids[3:]} for ids in ids_of]
@@ -321,12 +321,10 @@ def test_packed_gradients_are_padded_gradients(tiny, way, room):
     wanted = padded(input_ids=ids, attention_mask=mask, labels=labels).loss
     wanted.backward()
     packed, _ = prepare_model(cfg, choose_runtime(cfg), tiny_model())
-    set_attention(packed, way)
+    set_attention(packed, 'by document' if kind == 'packed' else 'sdpa')
     load(packed)
     targets, total = sum(t != -100 for d in documents for t in d['labels']), 0
-    for row, row_labels in rows_of(collate(documents), room, 'cpu'):
-        if way == 'sdpa':
-            row = {k: row[k] for k in ('input_ids', 'position_ids')}
+    for row, row_labels in rows_of(collate(documents), room, 'cpu', kind=kind):
         loss = completion_loss(packed, row, row_labels) / targets
         loss.backward()
         total += loss.item()

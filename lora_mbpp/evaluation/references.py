@@ -11,19 +11,23 @@ from ..generation.scoring import completion_nll, mean_nll
 from ..tasks.prompts import render_completion
 
 # %% ../../nbs/evaluation/references.ipynb #ref-nll
-def reference_nll(model, tok, tasks: list[dict]) -> list[dict]:
-    "NLL of each task's reference solution; an empty list where tasks have none."
+def reference_nll(model, tok, tasks: list[dict]) -> list[dict | None]:
+    "NLL of each task's reference solution, None where it is too long; an empty list where tasks have none."
     items = [(task['prompt'], render_completion(task['code'])) for task in tasks]
-    return completion_nll(model, tok, items) if all(task['code'] for task in tasks) else []
+    names = [task['task_id'] for task in tasks]
+    return completion_nll(model, tok, items, names=names) if all(task['code'] for task in tasks) else []
 
 
 def reference_scores(model, tok, tasks: list[dict], forgetting: bool) -> tuple[dict, dict]:
     "`reference_nll` (nats per token) and, when wanted, `forgetting`; and the NLL of each task's reference by task id."
-    nll = reference_nll(model, tok, tasks)
-    facts = {'reference_nll': mean_nll(nll) if nll else None}
+    scores = dict(zip([task['task_id'] for task in tasks], reference_nll(model, tok, tasks)))
+    nll = {name: score for name, score in scores.items() if score}
+    facts = {'reference_nll': mean_nll(list(nll.values())) if nll else None}
+    if len(nll) < len(scores):
+        facts['references_too_long'] = [name for name, score in scores.items() if not score]
     if forgetting:
         facts['forgetting'] = forgetting_scores(model, tok)
-    return facts, {task['task_id']: score for task, score in zip(tasks, nll)}
+    return facts, nll
 
 # %% ../../nbs/evaluation/references.ipynb #ref-facts
 def with_task_facts(results: list[dict], tasks: list[dict], nll: dict) -> list[dict]:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ORDINARY', 'as_completion', 'completion_record', 'LengthBucket', 'length_buckets', 'LoadedModel', 'decoded',
-           'complete_bucket', 'completions_as_they_end', 'complete_prompts']
+           'complete_bucket', 'beyond_positions', 'hold_to_positions', 'completions_as_they_end', 'how_computed',
+           'positions_report', 'complete_prompts']
 
 # %% ../../nbs/generation/completions.ipynb #12-46c011ec
 import gc
@@ -18,11 +19,13 @@ from ..core.files import fingerprint
 from .capacity import MOST, PACKED_TOKENS
 from .decoder import Decoder
 from .extraction import fence_stop
-from .kv_slots import KVSlots, round_up, supports_kv_slots
+from .kv_slots import KVSlots, round_up
 from .multi_lora import MultiLoRA
 from .padded_batches import in_padded_batches
 from .scheduler import Completion, decode
 from .vllm_backend import VLLMServer
+from .ways import completion_way, prefill_way
+from ..models.positions import longest_sequence, name_some
 from ..tasks.prompts import prompt_ids
 from ..tasks.schema import task_order
 
@@ -84,8 +87,9 @@ class LoadedModel:
     model: object  # of transformers or PEFT, or a `VLLMServer`
     tok: object  # its tokenizer
     multi_lora: MultiLoRA | None = None  # plain LoRA adapters over the model
+    adapted_by: str = ''  # PEFT's own adapter: that it is, and why
 
-
+# %% ../../nbs/generation/completions.ipynb #cmp-decoded
 def decoded(
     loaded: LoadedModel,
     completions: list[Completion],
@@ -93,13 +97,15 @@ def decoded(
     length: int,  # most tokens of a prompt and its completion
     temperature: float,  # 0 is greedy
 ) -> Iterator[list[Completion]]:
-    "Completions as they end: in slots, or in padded batches where slots do not cover the model's attention."
-    model, pad = loaded.model, loaded.tok.pad_token_id
-    if not supports_kv_slots(model.config, length):
-        yield from in_padded_batches(model, pad, completions, n, temperature)
+    "Completions as they end: in slots, or by transformers' `generate` where slots are not the model's way."
+    model, pad, adapters = loaded.model, loaded.tok.pad_token_id or 0, loaded.multi_lora
+    way = completion_way(model, length, adapters)
+    if way.kind != 'slots':
+        at_once = n if way.kind == 'batches' else 1
+        yield from in_padded_batches(model, pad, completions, at_once, temperature, way.cache, adapters)
         return
-    slots = KVSlots(model.config, n, length, model.dtype, model.device)
-    decoder = Decoder(model, slots, pad, temperature, loaded.multi_lora)
+    slots = KVSlots(model.config, n, length, model.dtype, model.device, prefill_way(model))
+    decoder = Decoder(model, slots, pad, temperature, adapters, way.records)
     yield from decode(decoder, completions, PACKED_TOKENS[model.device.type])
 
 # %% ../../nbs/generation/completions.ipynb #cmp-complete
@@ -129,7 +135,29 @@ def complete_bucket(loaded: LoadedModel, bucket: LengthBucket, temperature: floa
         said = f'out of memory: {n} answers at a time from here on; in 16-bit numbers an answer may differ for it'
         print(said, flush=True)
 
+# %% ../../nbs/generation/completions.ipynb #cmp-positions
+def beyond_positions(completions: list[Completion], longest: int) -> dict[str, list]:
+    "Tasks whose completions may be `cut` where the model's `longest` sequence ends, and those with `no room` at all."
+    room = {c.key[0]: (longest - len(c.prompt), c.most) for c in completions}
+    cut = [name for name, (left, most) in room.items() if 0 < left < most]
+    return {'cut': cut, 'no room': [name for name, (left, _) in room.items() if left <= 0]}
 
+
+def hold_to_positions(completions: list[Completion], longest: int) -> list[Completion]:
+    "Let no completion go beyond `longest` tokens with its prompt, and say which would; returns those that end thereby."
+    todo = [c for c in completions if not c.reason]
+    for what, names in beyond_positions(todo, longest).items():
+        if names:
+            said = 'may be cut there' if what == 'cut' else 'have no room for a single token'
+            print(f'{len(names)} tasks reach the {longest} tokens that the model reads and {said}: {name_some(names)}')
+    for completion in completions:
+        completion.most = min(completion.most, longest - len(completion.prompt))
+    without = [c for c in todo if c.most <= 0]
+    for completion in without:
+        completion.reason = 'length'
+    return without
+
+# %% ../../nbs/generation/completions.ipynb #cmp-as-they-end
 def completions_as_they_end(
     loaded: LoadedModel,
     completions: list[Completion],
@@ -140,8 +168,28 @@ def completions_as_they_end(
     if isinstance(loaded.model, VLLMServer):
         yield from loaded.model.endings(completions, temperature)
         return
-    for bucket in length_buckets(completions, n):
+    longest = longest_sequence(loaded.model.config)
+    if without := hold_to_positions(completions, longest):
+        yield without
+    for bucket in length_buckets([c for c in completions if c.most > 0], n):
+        bucket.length = min(bucket.length, longest)
         yield from complete_bucket(loaded, bucket, temperature)
+
+# %% ../../nbs/generation/completions.ipynb #cmp-how
+def how_computed(loaded: LoadedModel) -> dict[str, str]:
+    "How a loaded model computed `rows`, `completions` and `adapter`, each in words."
+    way = getattr(loaded.model, 'row_way', None)
+    by = getattr(loaded.multi_lora or loaded.model, 'completion_ways', {})
+    used = by.get('generate') or by.get('slots')
+    said = {'rows': way and str(way), 'completions': used and str(used), 'adapter': loaded.adapted_by}
+    return {name: text for name, text in said.items() if text}
+
+
+def positions_report(loaded: LoadedModel, tasks: list[dict], most: int) -> dict[str, list]:
+    "`beyond_positions` of tasks whose completions have `most` tokens; without what there is none of."
+    completions = [as_completion(loaded.tok, task, most) for task in tasks]
+    found = beyond_positions(completions, longest_sequence(loaded.model.config))
+    return {what: names for what, names in found.items() if names}
 
 # %% ../../nbs/generation/completions.ipynb #cmp-prompts
 def complete_prompts(

@@ -14,7 +14,9 @@ import torch
 from .kv_slots import KVSlots, round_up
 from .multi_lora import MultiLoRA
 from .sampling import pick
+from ..models.attention import logits_at
 from ..models.packing import packed_row
+from ..models.positions import longest_sequence
 
 # %% ../../nbs/generation/decoder.ipynb #dec-prefill
 @dataclass(frozen=True)
@@ -65,10 +67,12 @@ class Decoder:
         pad: int,  # id of the padding token
         temperature: float = 0.0,  # 0 is greedy
         multi_lora: MultiLoRA | None = None,  # adapters of which each slot has its own, or none
+        records: bool = True,  # steps on CUDA as graphs
     ):
         self.model, self.slots, self.pad = model, slots, pad
         self.temperature, self.multi_lora = temperature, multi_lora
         self.cuda = torch.device(slots.device).type == 'cuda'
+        self.records = self.cuda and records
         self.graphs, self.pool = {}, None
         self.stream = torch.cuda.Stream() if self.cuda else None
         self.adapters = torch.full((slots.n,), -1, device=slots.device)  # -1: none
@@ -76,8 +80,7 @@ class Decoder:
     def prefill(self, entry: Prefill, width: int = 0) -> None:
         "Compute prompts and first tokens into their slots; the packed row is filled up to `width` tokens."
         slots, device = self.slots, self.slots.device
-        empty = width - sum(map(len, entry.prompts))
-        rows = entry.prompts + ([[self.pad] * empty] if empty > 0 else [])
+        rows = entry.prompts + self.filler(width - sum(map(len, entry.prompts)))
         chosen = torch.tensor([slot for some in entry.slots for slot in some], device=device)
         self.adapters[chosen] = torch.tensor(entry.for_slots(entry.adapters), device=device)
         if self.multi_lora:
@@ -85,7 +88,7 @@ class Decoder:
         ends = entry.last_tokens(LAST_TOKENS if width else 1).to(device)
         slots.entering = tuple(index.to(device) for index in entry.targets())
         try:
-            logits = self.model(**packed_row(rows, device), slots=slots, logits_to_keep=ends, use_cache=False).logits[0]
+            logits = logits_at(self.model, {**packed_row(rows, device), 'slots': slots}, ends)[0]
         finally:
             slots.entering = None
         logits = logits[torch.tensor(entry.for_slots(range(len(entry.prompts)))).to(device)]
@@ -93,22 +96,31 @@ class Decoder:
         slots.position[chosen] = torch.tensor(entry.for_slots(map(len, entry.prompts)), device=device)
         slots.token[chosen] = pick(logits, slots.seed[chosen], slots.position[chosen], self.temperature)
 
+    def filler(self, empty: int) -> list[list[int]]:
+        "Documents that fill a row up by so many tokens, none longer than the model reads."
+        longest = longest_sequence(self.model.config)
+        return [[self.pad] * min(longest, empty - start) for start in range(0, max(empty, 0), longest)]
+
     def adapters_of_tokens(self, rows: list[list[int]], adapters: list[int]) -> torch.Tensor:
         "The adapter of every token (1, tokens) of a packed row; rows beyond the adapters' number have none."
         adapters = torch.tensor([*adapters, *[-1] * (len(rows) - len(adapters))])
         return adapters.repeat_interleave(torch.tensor([len(row) for row in rows])).to(self.slots.device)[None]
 
+    def next_logits(self) -> torch.Tensor:
+        "Logits (slot, vocabulary) of what follows the token that each of the first `used` slots has."
+        slots, used = self.slots, self.slots.used
+        if not slots.kernel:
+            slots.look_back()
+        if self.multi_lora:
+            self.multi_lora.choose(self.adapters[:used, None])
+        inputs = {'input_ids': slots.token[:used, None], 'position_ids': slots.position[:used, None]}
+        return self.model(**inputs, slots=slots, use_cache=False).logits[:, -1]
+
     def advance(self) -> None:
         "The next token of the first `used` slots, computed where they stand."
         slots, used = self.slots, self.slots.used
         at, token = slots.position[:used], slots.token[:used]
-        if not slots.kernel:
-            mask = torch.zeros(used, 1, 1, slots.reach, dtype=slots.keys[0].dtype, device=slots.device)
-            slots.mask = mask.masked_fill(slots.places[: slots.reach] > at[:, None, None, None], float('-inf'))
-        if self.multi_lora:
-            self.multi_lora.choose(self.adapters[:used, None])
-        inputs = {'input_ids': token[:, None], 'position_ids': at[:, None]}
-        logits = self.model(**inputs, slots=slots, use_cache=False).logits[:, -1]
+        logits = self.next_logits()
         at.add_(1).clamp_(max=slots.length - 1)  # an empty slot goes on in place
         token.copy_(pick(logits, slots.seed[:used], at, self.temperature))
 
@@ -134,7 +146,7 @@ class Decoder:
         piece = PIECE['cuda' if self.cuda else 'cpu']
         slots.used = used
         slots.reach = slots.length if slots.kernel else min(round_up(reach, piece), slots.length)
-        if not self.cuda:
+        if not self.records:
             return self.advance()
         if (used, slots.reach) not in self.graphs:
             self.graphs[used, slots.reach] = self.recorded()

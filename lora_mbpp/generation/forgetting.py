@@ -41,7 +41,7 @@ def text_nll(model, tok, texts: list[str], batch_size: int = 8) -> list[dict]:
 # %% ../../nbs/generation/forgetting.ipynb #fgt-scores
 def nll_and_tokens(scores: list[dict]) -> dict:
     "`nll` (nats per token) and `n_tokens` over all scores."
-    return {'nll': mean_nll(scores), 'n_tokens': sum(score['n_tokens'] for score in scores)}
+    return {'nll': mean_nll(scores), 'n_tokens': sum(score['n_tokens'] for score in scores if score)}
 
 
 def forgetting_scores(model, tok) -> dict:

@@ -123,8 +123,9 @@ def restore_meaning(layer: nn.Module) -> torch.Tensor:
 # %% ../../nbs/models/compat.ipynb #compat-checkpoint
 def recomputing_layers(model) -> list:
     "The decoder layers of a model whose recomputation is enabled; `gradient_checkpointing` is the switch of each."
-    names = ('gradient_checkpointing', '_gradient_checkpointing_func', 'self_attn')
-    return [m for m in model.modules() if all(hasattr(m, name) for name in names)]
+    names = ('gradient_checkpointing', '_gradient_checkpointing_func')
+    able = [m for m in model.modules() if all(hasattr(m, name) for name in names)]
+    return [m for m in able if any(kind.__name__ == 'GradientCheckpointingLayer' for kind in type(m).__mro__)]
 
 # %% ../../nbs/models/compat.ipynb #compat-liger
 def liger_patches() -> tuple[Callable, set[str]]:

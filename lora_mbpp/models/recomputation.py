@@ -14,9 +14,13 @@ from .compat import recomputing_layers
 def checkpoint_layers(model: PeftModel, how_many: int) -> int:
     """Recompute the activations of the first `how_many` decoder layers on the way back; returns the number that do.
 
-    The other layers keep theirs.
+    The other layers keep theirs; so do all of an architecture that cannot recompute, which is said.
     """
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})
+    try:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})
+    except ValueError as error:  # what transformers raises for it
+        print(f'no layer recomputes its activations: {error}')
+        return 0
     layers = recomputing_layers(model)
     for i, layer in enumerate(layers):
         layer.gradient_checkpointing = i < how_many

@@ -37,7 +37,7 @@ class KeepAll(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v):
-        out = torch.empty_like(q)
+        out = v.new_empty(*q.shape[:-1], v.shape[-1])  # values may be narrower than keys
         ctx.save_for_backward(q, k, v, out, q.new_empty(q.shape[:-1], dtype=torch.float32))
         return out
 
@@ -48,6 +48,7 @@ class KeepAll(torch.autograd.Function):
 # %% ../../nbs/training/activation_memory.ipynb #activation-fused
 def counted_attention(module, query, key, value, mask, **kwargs):
     "Attention for transformers that keeps what flash attention keeps."
+    module.was_counted = True
     return KeepAll.apply(query, key, value).transpose(1, 2), None
 
 
@@ -99,7 +100,9 @@ def kept_bytes(
     fused_lora: bool = True,  # so are the adapted layers
     tokens: int = 8,
 ) -> int:
-    "Bytes that a forward pass over `tokens` tokens keeps for the backward pass, the head left out."
+    """Bytes that a forward pass over `tokens` tokens keeps for the backward pass, the head left out.
+
+    Raises what such a pass raises, and `RuntimeError` for attention that is not transformers'."""
     adapter = LoraConfig(r=rank, target_modules='all-linear', init_lora_weights=False)
     model = meta_model(config, layers, dtype)
     with torch.device('meta'):
@@ -114,6 +117,8 @@ def kept_bytes(
     mask = torch.empty(1, 1, tokens, tokens, device='meta')  # a mask of four dimensions is taken as it is
     with KeptStorages(model) as kept:
         decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+    if not any(hasattr(module, 'was_counted') for module in model.modules()):
+        raise RuntimeError("its attention is its own, and keeps what cannot be counted here")
     return kept.bytes
 
 # %% ../../nbs/training/activation_memory.ipynb #activation-layer

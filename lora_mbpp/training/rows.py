@@ -14,7 +14,8 @@ from itertools import accumulate
 import torch
 
 from ..core.errors import UserError
-from ..models.packing import packed_row, shares
+from ..models.packing import beside, model_row, shares
+from ..models.positions import UNBOUNDED, name_some
 from ..tasks.prompts import encode_row
 
 # %% ../../nbs/training/rows.ipynb #rows-labels
@@ -51,14 +52,23 @@ class TrainingDocuments:
     too_long: list[str]
 
     @classmethod
-    def encode(cls, tok, rows: list[dict], max_length: int) -> 'TrainingDocuments':
-        "Encode `rows`. Raises `UserError` when none fits into `max_length` tokens."
-        encoded, too_long = training_rows(tok, rows, max_length)
+    def encode(
+        cls,
+        tok,
+        rows: list[dict],
+        max_length: int,
+        positions: int = UNBOUNDED,  # tokens that the model reads at most
+    ) -> 'TrainingDocuments':
+        "Encode `rows`. Raises `UserError` when none fits into `max_length` tokens and the model's positions."
+        bound = min(max_length, positions)
+        encoded, too_long = training_rows(tok, rows, bound)
+        whose = '' if max_length <= positions else ', all that the model reads,'
         if too_long:
-            names = ', '.join(map(str, too_long[:5]))
-            print(f'{len(too_long)} of {len(rows)} rows are longer than {max_length} tokens and left out: {names} ...')
+            names = name_some(too_long)
+            print(f'{len(too_long)} of {len(rows)} rows are longer than {bound} tokens{whose} and left out: {names}')
         if not encoded:
-            raise UserError(f'no training row fits into {max_length} tokens; raise --max-length')
+            way_out = 'choose a model that reads more' if whose else 'raise --max-length'
+            raise UserError(f'no training row fits into {bound} tokens{whose.rstrip(",")}; {way_out}')
         return cls(tok, encoded, too_long)
 
     @property
@@ -89,19 +99,23 @@ def documents_of(step: dict) -> list[tuple[list[int], list[int]]]:
 
 # %% ../../nbs/training/rows.ipynb #rows-pack
 def rows_of(
-    step: dict, row_tokens: int, device: str | torch.device, chosen: list[int] | None = None
+    step: dict,
+    row_tokens: int,  # of a row at most
+    device: str | torch.device,
+    chosen: list[int] | None = None,  # numbers of documents (default: all)
+    kind: str = 'packed',  # of rows: packed, padded or single
+    pad: int = 0,  # id of the padding token
 ) -> list[tuple[dict, torch.Tensor]]:
-    "(inputs, labels) of packed rows of all or the `chosen` documents of a step, at most `row_tokens` tokens each."
+    "(inputs, labels) of the rows of a step's documents."
     documents = documents_of(step)
     if chosen is not None:
         documents = [documents[i] for i in chosen]
     if not documents:
         return []
     rows = []
-    for run in shares([len(ids) for ids, _ in documents], row_tokens):
-        row = packed_row([documents[i][0] for i in run], device)
-        labels = [label for i in run for label in documents[i][1]]
-        rows.append((row, torch.tensor(labels, device=device)))
+    for run in shares([len(ids) for ids, _ in documents], row_tokens, kind):
+        ids, labels = ([documents[i][part] for i in run] for part in (0, 1))
+        rows.append((model_row(ids, kind, pad, device), beside(labels, kind, -100, device)))
     return rows
 
 # %% ../../nbs/training/rows.ipynb #rows-share
@@ -124,18 +138,23 @@ class Place:
 
 
 def process_rows(
-    step: dict, row_tokens: int, device: str | torch.device, place: Place
+    step: dict,
+    row_tokens: int,  # of a row at most
+    device: str | torch.device,
+    place: Place,
+    kind: str = 'packed',  # of rows: packed, padded or single
+    pad: int = 0,  # id of the padding token
 ) -> list[tuple[dict, torch.Tensor]]:
-    "Packed rows of a step that the process at `place` computes; at least one, where needed without targets."
+    "Rows of a step that the process at `place` computes; at least one, where needed without targets."
     lengths = step['lengths'].tolist()
     portions = [share_of(lengths, place.processes, number) for number in range(place.processes)]
-    rows = rows_of(step, row_tokens, device, portions[place.number])
+    rows = rows_of(step, row_tokens, device, portions[place.number], kind, pad)
     wanted = 1
     if place.in_step:
-        wanted = max(len(shares([lengths[i] for i in portion], row_tokens)) for portion in portions)
+        wanted = max(len(shares([lengths[i] for i in portion], row_tokens, kind)) for portion in portions)
     if len(rows) < wanted:
         shortest = lengths.index(min(lengths))
-        row, labels = rows_of(step, row_tokens, device, [shortest])[0]
+        row, labels = rows_of(step, row_tokens, device, [shortest], kind, pad)[0]
         rows += [(row, torch.full_like(labels, -100))] * (wanted - len(rows))
     return rows
 

@@ -16,11 +16,12 @@ from transformers import PrinterCallback, set_seed
 
 from ..core.config import Config, RecipeConfig
 from ..core.errors import UserError
-from ..models.attention import choose_attention, set_attention
+from ..models.dropout import remove_dropout
 from ..models.fused_kernels import fuse_kernels
 from ..models.lm_head import detach_lm_head
 from ..models.loading import load_model
 from ..models.lora_layers import fuse_lora_layers, unfuse_lora_layers
+from ..models.proof import choose_row_way
 from ..models.recomputation import checkpoint_layers
 from ..models.runtime import Runtime
 from .memory_plan import Layout
@@ -39,7 +40,11 @@ def add_adapter(cfg: RecipeConfig, model, quantization: str) -> PeftModel:
         raise UserError(
             'method pissa takes the base apart and needs it unquantised: pass --quantization none, or --method lora'
         )
-    model = get_peft_model(model, lora_config(cfg))
+    kind = model.config.model_type
+    try:
+        model = get_peft_model(model, lora_config(cfg, kind))
+    except ValueError as error:  # PEFT on layers that it does not adapt
+        raise UserError(f'PEFT cannot adapt the layers of {kind}: {str(error).splitlines()[0][:200]}') from error
     if cfg.method != 'pissa':
         nested_start(model, cfg.seed)
     for parameter in model.parameters():
@@ -69,28 +74,30 @@ def prepare_model(
     shared: bool = False,  # it lies in the CPU's memory, and its processes will share it
 ) -> tuple[PeftModel, list[str]]:
     "The model with its adapter, set up to train as this device does it best, and sentences that say how."
-    attention, reason = choose_attention(model.config, runtime.device, runtime.dtype)
+    dropout = remove_dropout(model)
     if not shared:
+        way = getattr(model, 'row_way', None) or choose_row_way(model)
         kernels = fuse_kernels(model)
     model = add_adapter(cfg, model, runtime.quantization)
     adapted, fused = fuse_all_or_none(model)
-    set_attention(model, attention)
     if shared:
         shard_base(model, runtime.device)
+        way = choose_row_way(model.eval())
         kernels = fuse_kernels(model.get_base_model())
     in_pieces = detach_lm_head(model)
     return model, [
-        f'attention: {attention}, {reason}',
+        str(way),
         f'{adapted} adapted layers: ' + ('lean' if fused else f"PEFT's own, slower (method {cfg.method})"),
         kernels,
         'head: answers only, in pieces' if in_pieces else "head: the model's own, answers only",
+        *(['dropout of the base model: off'] if dropout else []),
     ]
 
 
 def load_prepared(cfg: Config, runtime: Runtime, layout: Layout) -> tuple[PeftModel, list[str]]:
     "The run's base model, loaded and prepared by `layout`, and sentences that say how, which are also printed."
     shared = layout.weight_shards > 1
-    base = load_model(cfg.model, replace(runtime, device='cpu') if shared else runtime)
+    base = load_model(cfg.model, replace(runtime, device='cpu') if shared else runtime, proven=not shared)
     model, how = prepare_model(cfg, runtime, base, shared)
     print(*how, sep='\n')
     return model, how

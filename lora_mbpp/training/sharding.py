@@ -50,8 +50,10 @@ def shard_base(model: PeftModel, device: str) -> int:
             'weights are sharded for plain LoRA (methods lora, rslora, lora+) only: '
             'pass --method lora, or --sharding none'
         )
-    mesh = init_device_mesh(device, (dist.get_world_size(),))
     decoder = model.get_base_model().get_decoder()
+    if not hasattr(decoder, 'layers'):
+        raise UserError(f'weights of {model.config.model_type} cannot be sharded by layer: pass --sharding none')
+    mesh = init_device_mesh(device, (dist.get_world_size(),))
     for layer in decoder.layers:
         layer.to(device)
         kept = {plain_weight(module.get_base_layer()) for module in layer.modules() if hasattr(module, 'lora_A')}

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHARE_OF_RATE', 'LAUNCH_SECONDS', 'FUSED_METHODS', 'Workload', 'operations_per_token', 'matrix_rate', 'Machine',
-           'RunPlan', 'with_interpreter', 'planned_layout', 'planned_seconds', 'plan_run', 'run_plan_sentence',
-           'as_table', 'plan_documents', 'forecast']
+           'RunPlan', 'with_interpreter', 'planned_layout', 'planned_seconds', 'forecast_run', 'careful_plan',
+           'plan_run', 'run_plan_sentence', 'as_table', 'plan_documents', 'forecast']
 
 # %% ../../nbs/training/time_plan.ipynb #time-imports
 import time
@@ -16,6 +16,7 @@ import psutil
 import torch
 
 from ..core.config import Config
+from ..core.errors import UserError
 from ..models.fused_kernels import fused_kernels_unsupported_reason
 from ..models.runtime import Runtime
 from ..models.shapes import Shape, config_of
@@ -109,8 +110,9 @@ class RunPlan:
     steps: int
     tokens: int  # all tokens of the run
     target_tokens: int  # of them with a loss
-    operations: float
-    minutes: float | None  # None where the device is not at hand
+    operations: float | None  # None where they cannot be counted
+    minutes: float | None  # None where the device is not at hand, or the operations are unknown
+    unknown: str = ''  # why memory and time cannot be told; the layout is a careful one then
 
 # %% ../../nbs/training/time_plan.ipynb #time-plan-run
 def with_interpreter(layout: Layout) -> Layout:
@@ -147,15 +149,15 @@ def planned_seconds(
     "Seconds of a run: those of its operations, or those that starting the kernels takes."
     return max(operations / rate / machine.processes, rows * layers * LAUNCH_SECONDS[machine.device])
 
-
-def plan_run(
+# %% ../../nbs/training/time_plan.ipynb #time-plan-forecast
+def forecast_run(
     cfg: Config,
     config,  # transformers' configuration of the model
     work: Workload,
     precision: Precision,
     machine: Machine,
 ) -> RunPlan:
-    "The plan of one run, whose processes share each step. Raises `UserError` when it cannot fit."
+    "The plan of a run, whose processes share each step. Raises `UserError` if it cannot fit, or what counting raises."
     model = PlannedModel.of(config, precision, max(cfg.rank, 64), cfg.method in FUSED_METHODS)
     layout = planned_layout(cfg, model, work, precision, machine)
     epochs = work.steps * cfg.effective_batch / len(work.lengths)
@@ -171,10 +173,48 @@ def plan_run(
         layout = with_interpreter(layout)
     return RunPlan(cfg.rank, layout, work.steps, round(tokens), round(work.targets * epochs), operations, minutes)
 
+# %% ../../nbs/training/time_plan.ipynb #time-plan-careful
+def careful_plan(cfg: Config, config, work: Workload, machine: Machine, unknown: str) -> RunPlan:
+    "The plan of a run whose memory and time cannot be forecast, for the reason `unknown`."
+    layers = getattr(config.get_text_config(), 'num_hidden_layers', 0)
+    layout = Layout(
+        row_tokens=cfg.row_tokens or max(work.lengths),
+        recomputed=layers if cfg.recomputed_layers is None else cfg.recomputed_layers,
+        memory={},
+        budget=machine.budget or memory_budget(cfg.vram, machine.device),
+        weight_shards=machine.processes if cfg.sharding == 'full' else 1,
+    )
+    epochs = work.steps * cfg.effective_batch / len(work.lengths)
+    tokens, targets = round(work.tokens * epochs), round(work.targets * epochs)
+    return RunPlan(cfg.rank, layout, work.steps, tokens, targets, None, None, unknown)
+
+
+def plan_run(
+    cfg: Config,
+    config,  # transformers' configuration of the model
+    work: Workload,
+    precision: Precision,
+    machine: Machine,
+) -> RunPlan:
+    "The plan of one run; a careful one where it cannot be forecast. Raises `UserError` when it cannot fit."
+    try:
+        return forecast_run(cfg, config, work, precision, machine)
+    except UserError:
+        raise
+    except Exception as error:  # strangers' architectures fail in ways of their own
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return careful_plan(cfg, config, work, machine, f'{config.model_type}: {first[:120]}')
+
 # %% ../../nbs/training/time_plan.ipynb #time-words
 def run_plan_sentence(run_plan: RunPlan) -> str:
     "The plan in words."
     layout, need, minutes = run_plan.layout, run_plan.layout.memory, run_plan.minutes
+    if run_plan.unknown:
+        return (
+            f'plan: memory and time of this architecture cannot be forecast ({run_plan.unknown}); to be careful, '
+            f'rows of at most {layout.row_tokens} tokens, {layout.recomputed} layers recomputed; '
+            f'{run_plan.steps} steps, {run_plan.tokens} tokens'
+        )
     kept = f'{layout.recomputed} layers recomputed' if layout.recomputed else 'all activations kept'
     shared = f'; base weights shared among {layout.weight_shards} processes (FSDP2)' if layout.weight_shards > 1 else ''
     duration = ''
@@ -194,6 +234,7 @@ def as_table(run_plans: list[RunPlan]) -> list[dict]:
         {
             'rank': plan.rank,
             **{f'{name} GiB': round(value, 2) for name, value in plan.layout.memory.items()},
+            **({'total GiB': 'unknown'} if plan.unknown else {}),
             'budget GiB': round(plan.layout.budget, 1),
             'weights shared among': plan.layout.weight_shards,
             'tokens a row': plan.layout.row_tokens,
@@ -201,7 +242,7 @@ def as_table(run_plans: list[RunPlan]) -> list[dict]:
             'steps': plan.steps,
             'tokens': plan.tokens,
             'target tokens': plan.target_tokens,
-            'TFLOP': round(plan.operations / 1e12),
+            'TFLOP': 'unknown' if plan.operations is None else round(plan.operations / 1e12),
             'minutes': 'unknown' if plan.minutes is None else round(plan.minutes, 1),
         }
         for plan in run_plans
@@ -224,10 +265,10 @@ def plan_documents(
 
 
 def forecast(run_plan: RunPlan) -> dict:
-    "What the metrics keep of a plan, in the units of what is measured."
+    "What the metrics keep of a plan, in the units of what is measured; None for what could not be told."
     return {
-        'memory_gb': round(run_plan.layout.memory['total'] * GIB / 1e9, 2),
-        'seconds': round(60 * run_plan.minutes, 1),
+        'memory_gb': round(total * GIB / 1e9, 2) if (total := run_plan.layout.memory.get('total')) else None,
+        'seconds': None if run_plan.minutes is None else round(60 * run_plan.minutes, 1),
         'tokens': run_plan.tokens,
         'steps': run_plan.steps,
     }

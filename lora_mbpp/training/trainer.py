@@ -14,9 +14,9 @@ from peft.optimizers import create_loraplus_optimizer
 from trl import SFTTrainer
 
 from ..core.errors import UserError
-from ..models.compat import attention_name
 from ..models.lm_head import completion_loss
-from ..models.packing import shares
+from ..models.packing import row_size, shares
+from ..models.proof import row_kind
 from ..models.recomputation import checkpoint_layers
 from .checkpoints import WholeCheckpoints
 from .rows import Place, documents_of, process_rows
@@ -28,18 +28,18 @@ RECOMPUTE_ALL = 'all layers recompute their activations'
 
 @dataclass
 class RowLimit:
-    "Tokens a packed row may have, and what running out of memory has changed."
+    "Tokens a row may have, and what running out of memory has changed."
 
     tokens: int = 2**30
     recomputes_all: bool = False
     changes: list[dict] = field(default_factory=list)
 
-    def tighten(self, lengths: list[int], step: int, cause: str) -> str:
+    def tighten(self, lengths: list[int], step: int, cause: str, kind: str = 'packed') -> str:
         """Take rows of half the length from here on, or have all layers recompute; returns 'rows' or `RECOMPUTE_ALL`.
 
         `lengths`: tokens of the step's documents. Raises `UserError` when neither is left."""
         longest = max(lengths)
-        widest = max(sum(lengths[i] for i in run) for run in shares(lengths, self.tokens))
+        widest = max(row_size([lengths[i] for i in run], kind) for run in shares(lengths, self.tokens, kind))
         if widest > longest:
             way, self.tokens = 'rows', max(longest, widest // 2)
         elif not self.recomputes_all:
@@ -58,12 +58,12 @@ class RowLimit:
 
 # %% ../../nbs/training/trainer.ipynb #trainer-trainer
 class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
-    "SFTTrainer whose steps are computed in packed rows."
+    "SFTTrainer whose steps are computed in packed rows, or padded ones where the model takes no others."
 
     def __init__(
         self,
         *args,
-        row_tokens: int = 2**30,  # tokens a packed row may have
+        row_tokens: int = 2**30,  # tokens a row may have
         batches: list | None = None,  # collects the ids of the batches that were computed
         lr_ratio: float | None = None,  # LoRA+: how many times faster B learns than A
         shares_weights: bool = False,  # the processes share the base weights
@@ -99,12 +99,10 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         return self.optimizer
 
     def rows(self, inputs: dict) -> list[tuple[dict, torch.Tensor]]:
-        "Packed rows of a step, on the model's device; transformers' document mask wants no cuts."
+        "Rows of a step as the model takes them, on its device."
         place = Place(self.args.process_index, self.args.world_size, self.shares_weights)
-        rows = process_rows(inputs, self.limit.tokens, self.args.device, place)
-        if attention_name(self.model) != 'sdpa':
-            return rows
-        return [({k: row[k] for k in ('input_ids', 'position_ids')}, labels) for row, labels in rows]
+        kind, pad = row_kind(self.model), self.processing_class.pad_token_id or 0
+        return process_rows(inputs, self.limit.tokens, self.args.device, place, kind, pad)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> torch.Tensor:
         "Mean over the target tokens of a step, without its gradients."
@@ -150,5 +148,5 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         model.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if self.limit.tighten(lengths, step, cause) == RECOMPUTE_ALL:
+        if self.limit.tighten(lengths, step, cause, row_kind(self.model)) == RECOMPUTE_ALL:
             checkpoint_layers(self.accelerator.unwrap_model(self.model), 10**6)
