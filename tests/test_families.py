@@ -209,6 +209,17 @@ def test_sixteen_bits_change_nothing_in_the_proof(family, name, dtype):
     assert model.row_way.kind == FAMILIES[name][2], model.row_way
 
 
+def test_a_base_in_four_bits_is_tried_like_any_other(family):
+    bnb = pytest.importorskip('bitsandbytes')
+    model = plain_model(family('llama'))
+    for name, linear in [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != 'lm_head']:
+        sizes = (linear.in_features, linear.out_features)
+        packed = bnb.nn.Linear4bit(*sizes, bias=False, compute_dtype=torch.float32, quant_type='nf4')
+        packed.weight = bnb.nn.Params4bit(linear.weight.data.clone(), requires_grad=False, quant_type='nf4').to('cpu')
+        model.set_submodule(name, packed)
+    assert choose_row_way(model).kind == 'packed' and completion_way(model, 100).kind == 'slots'
+
+
 class Leak(nn.Module):
     """A layer that hands on a little of the token before, as a convolution does."""
 

@@ -345,7 +345,7 @@ def test_adapters_of_another_model_are_a_sentence(tmp_path, adapters):
         ({'rank_pattern': {'q_proj': 2}}, 'rank_pattern'),
         ({'init_lora_weights': 'pissa'}, 'changes the base'),
         ({'init_lora_weights': 'gaussian'}, None),
-        ({'bias': 'lora_only'}, 'biases'),
+        ({'bias': 'lora_only'}, '(bias)'),
     ],
 )
 def test_what_multi_lora_does_not_hold(tmp_path, more, why):
