@@ -14,6 +14,7 @@ from ..core.config import Config
 from ..core.errors import UserError
 from ..models.fused_kernels import fused_kernels_unsupported_reason
 from ..models.loading import load_tokenizer
+from ..models.positions import longest_sequence
 from ..models.runtime import choose_runtime
 from ..models.shapes import config_of
 from ..train import read_rows
@@ -27,7 +28,8 @@ def study_lengths(cfg: Config) -> tuple[list[int], int, str]:
     "(tokens of each training row, target tokens of all, where they come from): of the data at hand, or the usual mix."
     try:
         rows, _ = read_rows(cfg)
-        documents = TrainingDocuments.encode(load_tokenizer(cfg.model), rows, cfg.max_length)
+        positions = longest_sequence(config_of(cfg.model))
+        documents = TrainingDocuments.encode(load_tokenizer(cfg.model), rows, cfg.max_length, positions)
     except UserError as error:
         lengths = usual_lengths(cfg.train_limit, cfg.max_length)
         basis = (

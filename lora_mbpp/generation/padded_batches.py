@@ -60,10 +60,7 @@ def generate(
     inner = model.get_base_model() if hasattr(model, 'get_base_model') else model
     own, inner.generation_config = inner.generation_config, GenerationConfig()
     settings = GenerationConfig(max_new_tokens=most, do_sample=False, use_cache=cache, pad_token_id=pad)
-    hooks = {
-        'logits_processor': [Chosen(choose, inputs['input_ids'].shape[1])],
-        'stopping_criteria': [Ended(take)],
-    }
+    hooks = {'logits_processor': [Chosen(choose, inputs['input_ids'].shape[1])], 'stopping_criteria': [Ended(take)]}
     try:
         model.generate(**inputs, generation_config=settings, **hooks)
     finally:

@@ -42,8 +42,10 @@ def rows_that_fit(rows: list[dict], longest: int, names: list) -> list[int]:
         raise UserError(f'the model reads {longest} tokens at most, and no text that is to be scored is so short')
     if len(fitting) < len(rows):
         left = [name for name, length in zip(names, lengths) if length > longest]
-        print(f'{len(left)} of {len(rows)} texts are longer than the {longest} tokens the model reads, and not scored: '
-              f'{name_some(left)}')
+        print(
+            f'{len(left)} of {len(rows)} texts are longer than the {longest} tokens the model reads, and not scored: '
+            f'{name_some(left)}'
+        )
     return fitting
 
 
