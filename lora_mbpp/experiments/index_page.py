@@ -21,6 +21,7 @@ from ..analysis import draw_figures, result_tables
 from ..core.config import Config
 from ..core.errors import UserError
 from ..core.files import project_root, shown, write_text
+from ..core.preregistration import margins_of, plan_sentence, read_plan
 from ..core.runs import artifacts_folder, group_name
 from .reports import ReportStep, as_html, report_record
 from ..reporting.confound_check import preregistration_sentence
@@ -73,12 +74,16 @@ def index_pictures(runs: list[dict], again: dict | None) -> str:
 # %% ../../nbs/experiments/index_page.ipynb #14-found
 def what_was_found(cfg: Config, runs: list[dict], again: dict | None) -> str:
     "HTML: the answer, the headline table, the main figures and every comparison. Prints answer and table too."
-    table, words, conclusion = readable(headline(runs)), sentences(runs, again), answer(runs, again)
+    table, words, conclusion = (
+        readable(headline(runs)),
+        sentences(runs, again, margins_of(cfg)),
+        answer(runs, again, margins_of(cfg)),
+    )
     print('', table.to_string(index=False), '', *words, '', conclusion, sep='\n')
     n_tasks = runs[0]['eval_info']['n_tasks']
     facts = (
         f'{unit_of(runs)}, {n_tasks} test tasks, model {html.escape(cfg.model)}, preset {cfg.preset}; '
-        f'{preregistration_sentence(runs)}.'
+        f'{preregistration_sentence(runs)}; {plan_sentence(read_plan(artifacts_folder(cfg), group_name(cfg)), runs)}.'
     )
     comparisons = ''.join(map(paragraph, words))
     return (

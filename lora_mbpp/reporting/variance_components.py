@@ -32,7 +32,7 @@ def residual_mean_square(keys: list[tuple], means: np.ndarray) -> tuple[float, i
     degrees = len(means) - int(independent)
     return (float(((means - design @ fitted) ** 2).sum() / degrees), degrees) if degrees else (0.0, 0)
 
-
+# %% ../../nbs/reporting/variance_components.ipynb #vc-ms-all
 def mean_squares(run_means: dict[tuple[int, int], float]) -> MeanSquares:
     "`MeanSquares` of `{(rank, seed): mean of the run}`."
     keys, means = list(run_means), np.array(list(run_means.values()), float)
