@@ -625,11 +625,12 @@ if pytest:
         'program, verdict',
         [
             ('def add(a, b): print("debug", a, b); return a - b', ('wrong_answer', 0, 11)),
-            ('def add(a, b): print("x" * 70_000); return 7', ('output_limit', 0, 65536)),
-            ('def add(a, b): print("x" * 40_000); return a + b', ('output_limit', 1, 65536)),
+            ('def add(a, b): print("x" * 70_000); return 7', ('wrong_answer', 0, 65536)),
+            ('def add(a, b): print("x" * 40_000); return a + b if a > 0 else 7', ('wrong_answer', 1, 65536)),
+            ('def add(a, b): print("x" * 10**7); return 7', ('output_limit', 0, 65536)),
             ('import os\ndef add(a, b): os.write(1, b"y" * 9); return 23', ('wrong_answer', 1, 18)),
         ],
-        ids=['prints', 'floods', 'floods later', 'writes'],
+        ids=['prints', 'prints much', 'prints more', 'floods', 'writes'],
     )
     def test_what_is_kept_of_the_output_does_not_depend_on_luck(engine, program, verdict):
         """The program is judged while it prints on: the record may hold only what came before the verdict."""

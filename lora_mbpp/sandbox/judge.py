@@ -240,7 +240,7 @@ def judge_with(
     if any(question.kind == 'statement' for _, question in questions):
         return judge_children(
             engine.start(limits, None),
-            lambda: engine.start(replace(limits, output_bytes=1 << 24), None),
+            lambda: engine.start(limits, None),
             lambda candidate, tester: examine(candidate, tester, submission, requests),
             limits,
         )[0]

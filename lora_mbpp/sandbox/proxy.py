@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MOST_CHARACTERS', 'MOST_OF_A_PEER', 'OPERATIONS', 'POWERS', 'PLAIN_HOMES', 'TEST_MODULE', 'ALWAYS', 'OPENLY',
-           'TELLING', 'LOOP_ENDS', 'references', 'same_parts', 'Peer', 'name_of', 'handle_of', 'alike', 'meaning_of',
-           'known', 'class_of', 'special', 'message_text', 'message_read', 'operated', 'finished', 'left', 'copied',
-           'looked_at', 'plays', 'guard', 'request_parts', 'perform', 'told_error', 'local_class', 'revived', 'Forged',
-           'forged', 'reply_parts', 'sent', 'request']
+           'TELLING', 'LOOP_ENDS', 'references', 'parts_of', 'same_parts', 'Peer', 'name_of', 'handle_of', 'alike',
+           'meaning_of', 'known', 'class_of', 'special', 'message_text', 'message_read', 'operated', 'finished', 'left',
+           'copied', 'looked_at', 'plays', 'guard', 'request_parts', 'perform', 'told_error', 'local_class', 'revived',
+           'Forged', 'forged', 'reply_parts', 'sent', 'request']
 
 # %% ../../nbs/sandbox/proxy.ipynb #29-5be20d17
 from lora_mbpp.sandbox.remotes import (
@@ -46,6 +46,11 @@ def references(shared: dict) -> list:
     return [(name, getrefcount(thing)) for name, thing in shared.items()]
 
 
+def parts_of(thing: object) -> list:
+    "The items of a shared thing"
+    return PARTS[base_type(type(thing)).__name__](thing)
+
+# %% ../../nbs/sandbox/proxy.ipynb #17-2d2df09bz
 def same_parts(before: list, now: list) -> bool:
     "Whether two lists of parts hold the same things"
     return len(before) == len(now) and all(
@@ -82,9 +87,14 @@ class Peer:
         kind = type(self.shared[name])
         return base_type(kind) is kind or hasattr(kind, '_origin')
 
-    def forget_unused(self) -> list:
-        "Forget what nobody else refers to; returns the names"
-        gone = [name for name, count in references(self.shared) if count <= self.alone and self.is_copy(name)]
+    def changed(self) -> list:
+        "Names of what has changed since it crossed last"
+        return [name for name, thing in self.shared.items() if not same_parts(self.states[name], parts_of(thing))]
+
+    def forget_unused(self, changed: list) -> list:
+        "Forget what nobody else refers to, unless it has changed and is to be told; returns the names"
+        alone = [name for name, count in references(self.shared) if count <= self.alone and self.is_copy(name)]
+        gone = [name for name in alone if name not in changed]
         for name in gone:
             self.forget(name)
         return gone
@@ -187,14 +197,14 @@ MOST_CHARACTERS, MOST_OF_A_PEER = 16_000_000, 1_200_000  # of a message between 
 
 def message_text(peer, value: object) -> str:
     "A message to the other end. Raises TooLarge, and leaves the book as it was"
-    forgotten, count, kept = peer.forget_unused(), len(peer.shared), len(peer.kept)
+    changed = peer.changed()
+    forgotten, count, kept = peer.forget_unused(changed), len(peer.shared), len(peer.kept)
     writer = Writer(MOST_CHARACTERS, peer)
     try:
         root = writer.item(value)
-        for name, thing in list(peer.shared.items())[:count]:
-            tag = base_type(type(thing)).__name__
-            if not same_parts(peer.states[name], PARTS[tag](thing)):
-                writer.nodes.append((tag, f'["{tag}","{name}"', thing))
+        for name in changed:
+            tag = base_type(type(peer.shared[name])).__name__
+            writer.nodes.append((tag, f'["{tag}","{name}"', peer.shared[name]))
         texts = node_texts(writer)
     except TooLarge:
         for name in list(peer.shared)[count:]:
@@ -300,9 +310,11 @@ OPERATIONS = {
 }
 
 # %% ../../nbs/sandbox/proxy.ipynb #17-7cc9b0f5
-POWERS = (
-    *('eval', 'exec', 'compile', 'getattr', 'setattr', 'delattr', 'vars', 'globals', 'locals'),
-    *('__import__', 'open', 'input', 'breakpoint'),
+import builtins
+
+POWERS = tuple(  # as they are now: a test may put something of its own in the place of `input`
+    getattr(builtins, name)
+    for name in 'eval exec compile getattr setattr delattr vars globals locals __import__ open input breakpoint'.split()
 )
 PLAIN_HOMES = ('collections', 'datetime', 'decimal', 'fractions')  # what their objects have is data
 TEST_MODULE = 'test'  # the module that test code runs as
@@ -316,9 +328,7 @@ TELLING = ('__name__', '__qualname__', '__doc__', '__module__')  # what `functoo
 
 def _is_powerful(target: object) -> bool:
     "Whether it is one of the powers, or a class of classes"
-    import builtins
-
-    if any(target is getattr(builtins, power) for power in POWERS):
+    if any(target is power for power in POWERS):
         return True
     return isinstance(target, type) and issubclass(target, type)
 

@@ -54,7 +54,8 @@ def dotted(node: ast.expr, names: dict) -> str:
 def used(tree: ast.Module) -> set:
     "The dotted names that a source uses, beyond importing them"
     names = imported(tree)
-    return {dotted(node, names) for node in ast.walk(tree) if isinstance(node, (ast.Name, ast.Attribute))} - {''}
+    nodes = [node for node in ast.walk(tree) if isinstance(node, (ast.Name, ast.Attribute))]
+    return {dotted(node, names) or f'.{node.attr}' for node in nodes}
 
 # %% ../../nbs/sandbox/support.ipynb #sup-table
 FILES = 'writes or changes files'
@@ -81,7 +82,8 @@ def needs_of(names: set) -> list:
     "What a test does, by the dotted names that it uses, that cannot be done here"
     found = {NEEDS[key] for name in names for key in NEEDS if name == key or name.startswith(f'{key}.')}
     last = {name.rpartition('.')[2] for name in names if '.' in name}
-    found |= {FILES} if last & set(WRITING) else set()
+    paths = any(name.startswith('pathlib') for name in names)
+    found |= {FILES} if paths and last & set(WRITING) else set()
     return sorted(found | ({'expects log records'} if last & set(EXPECTING) else set()))
 
 

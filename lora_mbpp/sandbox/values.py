@@ -94,13 +94,25 @@ HOMES = {  # where the types live that are no builtins
     'collections': 'OrderedDict Counter defaultdict deque UserList UserDict UserString ChainMap',
     'datetime': 'date time datetime timedelta',
     **{'decimal': 'Decimal', 'fractions': 'Fraction', 'uuid': 'UUID', 'array': 'array'},
-    **{'pathlib': 'PurePosixPath PosixPath', 'types': 'SimpleNamespace mappingproxy'},
+    **{'pathlib': 'PurePosixPath PosixPath', 'types': 'SimpleNamespace'},
 }
 HOME_OF = {name: home for home, names in HOMES.items() for name in names.split()}
 
 # %% ../../nbs/sandbox/values.ipynb #17-9c1c6c3d
 _BUILTIN = (bool, int, float, str, bytes, complex, range, memoryview, type(...), type(NotImplemented))
-_HOLDING = (tuple, frozenset, slice, list, set, dict, bytearray, type({}.keys()), type({}.values()), type({}.items()))
+_HOLDING = (
+    type(type.__dict__),
+    tuple,
+    frozenset,
+    slice,
+    list,
+    set,
+    dict,
+    bytearray,
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+)
 TAGS = {kind: kind.__name__ for kind in (*_BUILTIN, *_HOLDING)}
 
 

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from .engine import IDLE_S, Ending, Limits
+from .engine import FLOOD, IDLE_S, Ending, Limits
 from .questions import Question
 from .values import DecodeError, decode_value
 from .worker import OUT_OF_MEMORY
@@ -140,7 +140,7 @@ def post_mortem(ending: Ending, limits: Limits) -> Verdict:
         'idle': ('timeout', f'used no processor for {IDLE_S:g} s'),
         'cpu': ('timeout', f'used more than {limits.cpu_s:g} s of CPU'),
         'memory': ('memory', f'used more than {limits.memory_mb} MiB'),
-        'output': ('output_limit', f'printed more than {limits.output_bytes} bytes'),
+        'output': ('output_limit', f'printed more than {FLOOD * limits.output_bytes} bytes'),
         'exit': ('runtime_error', f'the process left with status {ending.detail} before it had answered'),
         'signal': ('killed', f'ended by {ending.detail}'),
         'crash': ('killed', f'ended by {ending.detail}'),
