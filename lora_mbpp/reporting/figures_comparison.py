@@ -60,7 +60,7 @@ def forest_legend(fig: Figure) -> None:
     "What lines and bands of the forest mean, below it."
     thin, thick = (Line2D([], [], color='black', lw=width) for width in (1, 3.5))
     handles = [thin, thick, Patch(color='0.9'), Patch(**NOISE_BAND)]
-    labels = ['95 %', '90 %', 'counts as equal', 'A/A noise']
+    labels = ['95 %', '90 %', 'counts as equal', 'one repetition, 95 %']
     fig.legend(handles, labels, loc='outside lower center', ncols=4)
 
 # %% ../../nbs/reporting/figures_comparison.ipynb #figcomp-forest

@@ -52,6 +52,8 @@ def headline_row(row: dict) -> dict:
         **{name: f'{row[name]:.1%}' for name in many if pd.notna(row[name])},
         'clean tasks': f"{row['pass@1 clean']:.1%}" if pd.notna(row['pass@1 clean']) else '',
         'syntax': f"{row['syntax']:.0%}",
+        'runs': f"{row['runs']:.0%}",
+        'pass if it runs': f"{row['pass if it runs']:.1%}" if pd.notna(row['pass if it runs']) else '',
         'trainable': '' if base else f"{row['trainable'] / 1e6:.1f} M",
         'train min': '' if base else f"{row['train minutes']:.1f}",
         'eval min': f"{row['eval minutes']:.1f}",

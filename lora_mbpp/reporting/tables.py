@@ -35,6 +35,10 @@ def run_table(runs: list[dict]) -> pd.DataFrame:
                 'pass@1 clean': info.get('pass_at_1_clean'),
                 **{f'pass@{k}': v for k, v in info.get('pass_at_k', {}).items() if k != '1'},
                 'syntax': info['syntax_rate'],
+                'runs': info['funnel']['runs'],
+                'pass if it runs': info['funnel']['passes'] / info['funnel']['runs']
+                if info['funnel']['runs']
+                else None,
                 'nll': info.get('reference_nll'),
                 'truncated': info['truncated'],
                 'scale': training.get('scale'),
@@ -98,7 +102,7 @@ def funnel_table(runs: list[dict]) -> pd.DataFrame:
 
 # %% ../../nbs/reporting/tables.ipynb #tables-flips
 def flip_table(runs: list[dict]) -> pd.DataFrame:
-    "a, b, both, gained, lost, neither: tasks by which of two ranks solves them, seeds together."
+    "a, b, both, gained, lost, neither: tasks by which of two ranks solves them (of samples: at least half), seeds together."
     groups, rows = by_rank(runs), []
     for a, b in combinations(groups, 2):
         kinds = Counter()
