@@ -8,7 +8,7 @@ __all__ = ['Evaluation', 'ask_for', 'Completed', 'complete_tasks', 'Judged', 'ju
 
 # %% ../nbs/03_eval.ipynb #03-36b1b9f7
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,13 +16,24 @@ import torch
 from .core.config import Config
 from .core.environment import meta_info
 from .core.files import shown, write_json
-from .core.runs import metrics_file, preregistration_id, run_info, update_metrics
+from lora_mbpp.core.runs import (
+    check_origin,
+    check_own_output,
+    metrics_file,
+    named_place,
+    preregistration_id,
+    run_info,
+    run_origin,
+    update_metrics,
+)
 from .data import load_tasks
 from .evaluation.comparison import comparison_settings, finished_evaluation, trained_as
 from .evaluation.judging import score
 from lora_mbpp.evaluation.loading import (
+    check_completions_file,
     complete_in_own_process,
     complete_together,
+    completion_settings,
     completions_file,
     load_for,
     remove_completions,
@@ -31,8 +42,9 @@ from lora_mbpp.evaluation.loading import (
 from .evaluation.metrics import per_task, summarise
 from .evaluation.references import reference_scores, with_task_facts
 from .generation.completions import LoadedModel, how_computed, positions_report
-from .generation.records import GenerationRun, generate_all, generation_settings
+from .generation.records import GenerationRun, generate_all
 from .models.adapters import require_adapter
+from .models.base_identity import base_identity, check_base
 from .models.loading import parameter_counts
 from .models.runtime import Runtime, choose_runtime, device_info, peak_memory_gb
 from .sandbox.capabilities import require_layers
@@ -54,24 +66,41 @@ class Evaluation:
     layers: dict  # of the sandbox
     settings: dict  # what a comparable evaluation must share
     generation: dict  # what decides the completions
+    base: dict  # which base model it is, see `models.base_identity`
 
     @property
     def path(self) -> Path:
         "The metrics file."
         return metrics_file(self.cfg, self.run)
 
+    @property
+    def origin(self) -> dict:
+        "Where the numbers come from."
+        return run_origin(self.cfg, self.adapter, self.base['weights'])
+
+    @property
+    def key(self) -> tuple:
+        "What `finished_evaluation` looks for."
+        return self.path, self.settings, self.generation['adapter'], self.base['weights']
+
 
 def ask_for(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'base') -> Evaluation:
     "The evaluation of a run on the tasks of `cfg`. Raises `UserError` for a missing adapter or too weak a sandbox."
     cfg = with_benchmark(cfg)
+    base = base_identity(cfg.model)
     if adapter:
-        require_adapter(adapter)
+        check_base(require_adapter(adapter), cfg.model)
+    for path in {metrics_file(cfg, run), metrics_file(replace(cfg, benchmark='mbpp'), run)}:
+        check_origin(path, run_origin(cfg, adapter, base['weights']), cfg.overwrite)
+    if cfg.out_file and adapter:
+        check_own_output(Path(cfg.out_file), {'adapter': named_place(cfg, adapter)}, cfg.overwrite)
+    check_completions_file(completions_file(cfg, run, adapter))
     tasks, runtime, limits = load_tasks(cfg), choose_runtime(cfg), Limits(cpu_s=cfg.cpu_s)
     layers = require_layers(cfg.sandbox, engine=cfg.sandbox_engine)
     settings = comparison_settings(cfg, runtime, tasks, limits, layers)
-    generation = {**generation_settings(cfg, runtime, adapter), 'protocol': settings['protocol']}
+    generation = completion_settings(cfg, runtime, tasks, adapter, completions_file(cfg, run, adapter))
     kind = 'lora' if adapter else kind
-    return Evaluation(cfg, run, adapter, kind, tasks, runtime, limits, layers, settings, generation)
+    return Evaluation(cfg, run, adapter, kind, tasks, runtime, limits, layers, settings, generation, base)
 
 # %% ../nbs/03_eval.ipynb #evl-complete
 @dataclass(frozen=True)
@@ -136,6 +165,7 @@ def evaluation_info(asked: Evaluation, completed: Completed, judged: Judged, sco
         'settings': asked.settings,
         'plan': preregistration_id(),
         'adapter': asked.generation['adapter'],
+        'base': {name: asked.base[name] for name in ('model', 'weights')},
         'sandbox': asked.layers,
         'new_tokens': sum(record['n_tokens'] for record in completed.records),
         'parameters': scored.trainable,
@@ -164,7 +194,7 @@ def evaluate(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'ba
     cfg = asked.cfg
     if cfg.overwrite:
         remove_completions(cfg, run)
-    elif metrics := finished_evaluation(asked.path, asked.settings, asked.generation['adapter']):
+    elif metrics := finished_evaluation(*asked.key):
         print(f'{run} is evaluated already: {shown(asked.path)}')
         return write_results(cfg, metrics)
     print(f'{run}: {asked.runtime.reason}', flush=True)
@@ -176,7 +206,7 @@ def evaluate(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'ba
     scored = score_references(asked, loaded)
     metrics = update_metrics(
         asked.path,
-        run_info=run_info(cfg, run, asked.kind, adapter, trained_as(cfg, run)),
+        run_info={**run_info(cfg, run, asked.kind, adapter, trained_as(cfg, run)), 'origin': asked.origin},
         eval_info=evaluation_info(asked, completed, judged, scored),
         meta_info={**meta_info(), 'device': device_info(asked.runtime)},
     )

@@ -16,9 +16,19 @@ from accelerate import PartialState
 from .core.config import Config
 from .core.environment import meta_info
 from .core.files import read_json, shown, write_json
-from .core.runs import adapter_dir, metrics_file, run_info, run_name, update_metrics
+from lora_mbpp.core.runs import (
+    adapter_dir,
+    check_origin,
+    forget_evaluation,
+    metrics_file,
+    run_info,
+    run_name,
+    run_origin,
+    update_metrics,
+)
 from .data import ensure_data
 from .models.adapters import is_adapter
+from .models.base_identity import RECORD, check_base, record_base
 from .models.lm_head import attach_lm_head
 from .models.loading import load_tokenizer, parameter_counts
 from .models.positions import longest_sequence
@@ -80,7 +90,10 @@ def prepare_run(cfg: Config, processes: PartialState) -> Run:
     folder, metrics = adapter_dir(cfg), metrics_file(cfg, run_name(cfg))
     parameters = identity(cfg, rows, validation)
     if processes.is_main_process:
+        check_origin(metrics, run_origin(cfg, folder), cfg.overwrite)
         check_identity(folder, parameters, cfg.overwrite)
+        if (folder / RECORD).exists():
+            check_base(folder, cfg.model)
     processes.wait_for_everyone()
     trained = is_adapter(folder) and metrics.exists() and 'train_info' in read_json(metrics)
     return Run(cfg, rows, validation, parameters, trained)
@@ -169,9 +182,16 @@ def record(run: Run, runtime: Runtime, session: Session) -> None:
     save_adapter(session.trainer.model, run.folder)
     info = train_info(run.cfg, session)
     count_targets(run.folder, info['target_tokens'])
+    base = read_json(run.folder / RECORD)
+    facts = {
+        'parameters': run.parameters,
+        'base': {name: base[name] for name in ('model', 'weights')},
+        'origin': run_origin(run.cfg, run.folder),
+    }
+    forget_evaluation(run.metrics, run.folder)
     update_metrics(
         run.metrics,
-        run_info={**run_info(run.cfg, run.name, 'lora'), 'parameters': run.parameters},
+        run_info={**run_info(run.cfg, run.name, 'lora'), **facts},
         train_info=info,
         meta_info={**meta_info(), 'device': device_info(runtime)},
     )
@@ -208,6 +228,8 @@ def train_run(run: Run, runtime: Runtime, processes: PartialState) -> None:
     documents = TrainingDocuments.encode(load_tokenizer(run.cfg.model), run.rows, run.cfg.max_length, positions)
     run_plan = plan_training(run.cfg, runtime, processes, documents.rows)
     session = build(run, runtime, documents, run_plan)
+    if processes.is_main_process:
+        record_base(run.folder, run.cfg.model)  # now that its files are on this machine
     fit(session.trainer, run.folder)
     if processes.is_main_process:
         record(run, runtime, session)

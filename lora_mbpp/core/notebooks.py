@@ -14,7 +14,8 @@ from pathlib import Path
 
 from .config import RENAMED, Config, current_names, resolve, stage_parameters
 from .environment import in_test
-from .errors import UserError, suggest
+from .errors import UserError, shorten_interrupts, suggest
+from .places import check_places
 
 # %% ../../nbs/core/notebooks.ipynb #10-8dc6ceb2
 def assigned_names(source: str) -> set[str]:
@@ -58,10 +59,13 @@ def parameter_values(names: Iterable[str], namespace: dict) -> dict[str, object]
 # %% ../../nbs/core/notebooks.ipynb #10-e4452399
 def notebook_config(names: Iterable[str], namespace: dict) -> Config:
     "A notebook's `Config` from its parameters (with `preset`); under test the `test` preset in a temporary folder."
+    shorten_interrupts()
     given = parameter_values(names, namespace)
     preset = given.pop('preset')
     if not in_test():
-        return resolve(preset, **given)
+        cfg = resolve(preset, **given)
+        check_places(cfg, ('file', 'new file', 'new folder'))  # a missing adapter is trained where a notebook says so
+        return cfg
     scratch = Path(tempfile.mkdtemp(prefix='lora_mbpp_test_'))
     kept = {name: given[name] for name in ('rank', 'seed', 'alpha_policy') if given.get(name) is not None}
     return resolve('test', data_dir=str(scratch / 'data'), artifacts_dir=str(scratch / 'artifacts'), **kept)

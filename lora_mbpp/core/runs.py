@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['PREREGISTRATION', 'group_name', 'run_name', 'data_folder', 'artifacts_folder', 'adapter_dir', 'metrics_file',
-           'run_info', 'preregistration_id', 'update_metrics']
+           'run_info', 'named_place', 'run_origin', 'same_origin', 'check_origin', 'result_of', 'check_own_output',
+           'preregistration_id', 'update_metrics', 'adapter_id', 'forget_evaluation']
 
 # %% ../../nbs/core/runs.ipynb #runs-imports
 from pathlib import Path
 
 from .config import PRESETS, Config
 from .environment import in_test
-from .files import fingerprint, project_root, read_json, write_json
+from .errors import UserError
+from .files import fingerprint, project_root, read_json, sha256_file, shown, write_json
 
 # %% ../../nbs/core/runs.ipynb #10-1c574233
 def group_name(cfg: Config) -> str:
@@ -70,9 +72,67 @@ def run_info(
     "What identifies a run: name, preset, kind, model, rank and seed, and whether it is a test run."
     lora = {'rank': cfg.rank, 'seed': cfg.seed} if kind == 'lora' else {'rank': 0, 'seed': None}
     if adapter:
-        trained = {k: v for k, v in (known or {}).items() if k in ('preset', 'seed', 'parameters')}
+        trained = {k: v for k, v in (known or {}).items() if k in ('preset', 'seed', 'parameters', 'base')}
         lora = {**lora, **trained, 'rank': read_json(Path(adapter) / 'adapter_config.json')['r']}
     return {'run': run, 'preset': group_name(cfg), 'kind': kind, 'model': cfg.model, 'test_run': in_test(), **lora}
+
+# %% ../../nbs/core/runs.ipynb #runs-origin
+def named_place(cfg: Config, path: Path | str) -> str:
+    "A folder as an origin names it: relative to the artifacts folder or the project where it lies inside."
+    full, artifacts = Path(path).expanduser().resolve(), artifacts_folder(cfg).resolve()
+    return full.relative_to(artifacts).as_posix() if full.is_relative_to(artifacts) else shown(full)
+
+
+def run_origin(cfg: Config, adapter: Path | None = None, weights: str | None = None) -> dict:
+    "Where a run's numbers come from: `model`, `adapter`, and the fingerprint of the base's `weights` if known."
+    model = named_place(cfg, cfg.model) if Path(cfg.model).expanduser().is_dir() else cfg.model
+    return {'model': model, 'adapter': named_place(cfg, adapter) if adapter else None, 'weights': weights}
+
+# %% ../../nbs/core/runs.ipynb #runs-same-origin
+def same_origin(a: dict, b: dict) -> bool:
+    "True when two origins are one: the same adapter folder, or without adapters the same base model."
+    if a.get('adapter') or b.get('adapter'):
+        return a.get('adapter') == b.get('adapter')
+    if a.get('weights') and b.get('weights'):
+        return a['weights'] == b['weights']
+    return a.get('model') == b.get('model')
+
+
+def check_origin(path: Path, origin: dict, overwrite: bool = False) -> None:
+    "Raise `UserError` when the metrics in `path` come from elsewhere than `origin`, unless told to overwrite."
+    info = read_json(path).get('run_info', {}) if path.exists() else {}
+    found = info.get('origin') or ({'model': info['model']} if info.get('kind') == 'base' and 'model' in info else None)
+    if overwrite or found is None or same_origin(found, origin):
+        return
+    whose = [one.get('adapter') or f'the base {one.get("model")}' for one in (found, origin)]
+    raise UserError(
+        f'{shown(path)} holds the numbers of {whose[0]}, and these are of {whose[1]}: '
+        'give this run a name of its own with --run, or replace them with --overwrite true'
+    )
+
+# %% ../../nbs/core/runs.ipynb #runs-own
+def result_of(path: Path) -> dict | None:
+    "`eval_info` and `run_info` of a file of results, None for a file that is no such thing."
+    try:
+        found = read_json(path)
+    except UserError:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get('eval_info'), dict) else None
+
+
+def check_own_output(path: Path, origin: dict, overwrite: bool = False) -> None:
+    "Raise `UserError` when `path` holds anything but a result of this origin: `samples`, or that of a run."
+    if overwrite or not path.exists():
+        return
+    found = result_of(path)
+    if found is None:
+        raise UserError(f'{shown(path)} is there and is no result of lora-mbpp: choose another --out-file')
+    theirs = {'samples': found['eval_info'].get('samples'), **(found.get('run_info', {}).get('origin') or {})}
+    given = {name: value for name, value in origin.items() if theirs.get(name) and value}
+    if any(theirs[name] != value for name, value in given.items()):
+        raise UserError(
+            f'{shown(path)} holds the result of {theirs.get("adapter") or theirs["samples"]}: choose another --out-file'
+        )
 
 # %% ../../nbs/core/runs.ipynb #10-plan
 PREREGISTRATION = {
@@ -101,3 +161,16 @@ def update_metrics(path: Path | str, **sections) -> dict:
     metrics.update(sections)
     write_json(path, metrics)
     return metrics
+
+# %% ../../nbs/core/runs.ipynb #runs-forget
+def adapter_id(folder: Path | str) -> str:
+    "Fingerprint of an adapter's weights, as evaluations record it."
+    return sha256_file(Path(folder) / 'adapter_model.safetensors')[:12]
+
+
+def forget_evaluation(path: Path | str, adapter: Path | str) -> None:
+    "Take the evaluation out of a metrics file when it is of other weights than the adapter's."
+    metrics = read_json(path) if Path(path).exists() else {}
+    if metrics.get('eval_info', {}).get('adapter', adapter_id(adapter)) != adapter_id(adapter):
+        del metrics['eval_info']
+        write_json(path, metrics)

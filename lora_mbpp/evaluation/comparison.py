@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..core.config import Config
 from ..core.environment import in_test
-from ..core.files import fingerprint, read_json
+from ..core.files import fingerprint, read_json, shown
 from ..core.runs import metrics_file
 from ..generation.records import generation_settings
 from ..models.runtime import Runtime
@@ -49,13 +49,22 @@ def comparison_settings(
     }
 
 # %% ../../nbs/evaluation/comparison.ipynb #cpr-finished
-def finished_evaluation(path: Path, settings: dict, adapter_id: str | None) -> dict | None:
-    "The metrics in `path` when they were measured with these settings on this adapter, else None."
+def finished_evaluation(
+    path: Path,
+    settings: dict,
+    adapter_id: str | None,  # fingerprint of the adapter's weights
+    weights: str | None = None,  # fingerprint of the base's, if known
+) -> dict | None:
+    "The metrics in `path` when they were measured with these settings on this adapter and base, else None."
     metrics = read_json(path) if path.exists() else {}
     info = metrics.get('eval_info', {})
     if info.get('verdicts', {}).get('harness_error'):
         return None  # what could not be judged then perhaps can now
     if info.get('settings') != settings or info.get('adapter') != adapter_id:
+        return None
+    measured_on = info.get('base', {}).get('weights')
+    if measured_on and weights and measured_on != weights:
+        print(f'{shown(path)}: measured when the base model had other weights, so it is measured again')
         return None
     return metrics if metrics['run_info'].get('test_run') == in_test() else None
 

@@ -25,9 +25,9 @@ def result_key(record: dict) -> tuple:
     return record['task_id'], record['sample_idx'], fingerprint(record['text'])
 
 
-def judging_id(task: dict, limits: Limits, layers: dict) -> str:
-    "Fingerprint of what decides a verdict besides the completion: limits, engine, tests and set-up."
-    return fingerprint([vars(limits), layers.get('engine'), task['tests'], task['setup'], task.get('preamble', '')])
+def judging_id(job: dict, limits: Limits, layers: dict) -> str:
+    "Fingerprint of all that decides a verdict: program, tests and set-up (a job of the sandbox), limits, engine."
+    return fingerprint([vars(limits), layers.get('engine'), job])
 
 # %% ../../nbs/evaluation/judging.ipynb #jdg-results
 def program_of(record: dict, task: dict) -> tuple[str, str]:
@@ -42,8 +42,8 @@ def program_of(record: dict, task: dict) -> tuple[str, str]:
 RESULT_FIELDS = {'task_id', 'sample_idx', 'text', 'verdict'}  # what a line of a results file must have
 
 
-def results_on_file(path: Path | str, judged_as: dict[int | str, str]) -> dict[tuple, dict]:
-    "Results in `path` that still hold, by `result_key`; `judged_as`: the `judging_id` of each task by its id."
+def results_on_file(path: Path | str, judged_as: dict[tuple, str]) -> dict[tuple, dict]:
+    "Results in `path` that still hold, by `result_key`; `judged_as`: the `judging_id` of each record by its key."
     repair_tail(path)
     earlier = read_jsonl(path) if Path(path).exists() else []
     if strange := sum(not RESULT_FIELDS <= result.keys() for result in earlier):
@@ -52,7 +52,7 @@ def results_on_file(path: Path | str, judged_as: dict[int | str, str]) -> dict[t
     return {
         result_key(result): result
         for result in earlier
-        if result.get('judged_as') == judged_as.get(result['task_id'], '') and result['verdict'] != 'harness_error'
+        if result.get('judged_as') == judged_as.get(result_key(result), '') and result['verdict'] != 'harness_error'
     }
 
 # %% ../../nbs/evaluation/judging.ipynb #jdg-unj
@@ -75,30 +75,30 @@ def score(
     limits: Limits,
     layers: dict,  # of the sandbox, from `require_layers`
 ) -> list[dict]:
-    """Result record of every generation record, in their order; judges only completions that have none in `path`.
+    """Result record of every generation record, in their order; judges only programs that have none in `path`.
 
     Says how many could not be judged. Raises `UserError` when that is all of them."""
     by_id = {task['task_id']: task for task in tasks}
-    judged_as = {task['task_id']: judging_id(task, limits, layers) for task in tasks}
+    programs = [program_of(record, by_id[record['task_id']]) for record in records]
+    all_jobs = [as_job(code, by_id[record['task_id']]) for record, (code, _) in zip(records, programs)]
+    judged_as = {result_key(record): judging_id(job, limits, layers) for record, job in zip(records, all_jobs)}
     results = results_on_file(path, judged_as)
-    todo = [(record, by_id[record['task_id']]) for record in records if result_key(record) not in results]
-    programs = [program_of(record, task) for record, task in todo]
-    jobs = [as_job(code, task) for (code, _), (_, task) in zip(programs, todo)]
-    with progress(len(jobs), 'running programs', 'program') as bar:
-        for i, verdict in judge_many(jobs, limits=limits, engine=layers['engine']):
-            (record, task), (code, how) = todo[i], programs[i]
+    todo = [i for i, record in enumerate(records) if result_key(record) not in results]
+    with progress(len(todo), 'running programs', 'program') as bar:
+        for n, verdict in judge_many([all_jobs[i] for i in todo], limits=limits, engine=layers['engine']):
+            record, (code, how) = records[todo[n]], programs[todo[n]]
             result = {
                 **record,
                 'code': code,
                 'extraction': how,
                 **verdict_fields(verdict),
-                **failing_assert(verdict, task),
+                **failing_assert(verdict, by_id[record['task_id']]),
             }
-            result |= {'engine': layers.get('engine'), 'judged_as': judged_as[task['task_id']]}
+            result |= {'engine': layers.get('engine'), 'judged_as': judged_as[result_key(record)]}
             results[result_key(record)] = result
             append_jsonl(path, [result])
             bar.update()
-    final = [results[result_key(record)] for record in records]
+    final = [{**results[result_key(record)], 'extraction': how} for record, (_, how) in zip(records, programs)]
     write_jsonl(path, final)  # exactly this evaluation: what earlier settings left behind goes
     say_what_was_not_judged(final)
     return final

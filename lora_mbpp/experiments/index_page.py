@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INDEX_FIGURES', 'INDEX_STYLE', 'as_png', 'paragraph', 'report_row', 'index_pictures', 'what_was_found', 'index_html',
-           'write_index', 'rebuild_page', 'rebuild']
+           'finding_or_refusal', 'write_index', 'rebuild_page', 'rebuild']
 
 # %% ../../nbs/experiments/index_page.ipynb #14-ix-imports
 import base64
@@ -24,8 +24,8 @@ from ..core.files import project_root, shown, write_text
 from ..core.preregistration import margins_of, plan_sentence, read_plan
 from ..core.runs import artifacts_folder, group_name
 from .reports import ReportStep, as_html, report_record
-from ..reporting.confound_check import preregistration_sentence
-from ..reporting.loading import load_repeated_baseline, load_runs, unit_of
+from ..reporting.confound_check import comparable_study, preregistration_sentence
+from ..reporting.loading import unit_of
 from ..reporting.readable_tables import headline, readable
 from ..reporting.sentences import answer, sentences
 
@@ -59,11 +59,11 @@ def report_row(name: str, state: str | None, reports: Path) -> str:
 INDEX_FIGURES = ('forest', 'pass_by_rank', 'curves')
 
 
-def index_pictures(runs: list[dict], again: dict | None) -> str:
+def index_pictures(runs: list[dict], again: dict | None, margins: dict | None = None) -> str:
     "HTML of the main figures. `again`: the second measurement of the base model, if there is one."
     backend = matplotlib.get_backend()
     matplotlib.use('agg')
-    tables = result_tables(runs, again)
+    tables = result_tables(runs, again, margins)
     figures = draw_figures({name: tables[name] for name in INDEX_FIGURES if name in tables})
     pictures = ''.join(as_png(figures[name], name) for name in INDEX_FIGURES if name in figures)
     for figure in figures.values():
@@ -90,7 +90,7 @@ def what_was_found(cfg: Config, runs: list[dict], again: dict | None) -> str:
         paragraph(conclusion, ' style="font-size:120%"')
         + f'<p>{facts}</p>'
         + table.to_html(index=False, border=0)
-        + index_pictures(runs, again)
+        + index_pictures(runs, again, margins_of(cfg))
         + f'<details><summary>every comparison in words</summary>{comparisons}</details>'
     )
 
@@ -99,7 +99,8 @@ INDEX_STYLE = (
     'body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#222}'
     'table{border-collapse:collapse;margin:1rem 0;font-size:14px}\n'
     'th,td{padding:4px 10px;border-bottom:1px solid #ddd;text-align:right}'
-    'th:first-child,td:first-child{text-align:left}.failed{color:#a00}img{max-width:100%}'
+    'th:first-child,td:first-child{text-align:left}.failed{color:#a00}img{max-width:100%}\n'
+    '.refused{border:2px solid #a00;background:#fee;color:#600;padding:1rem}'
 )
 
 
@@ -115,18 +116,27 @@ def index_html(preset: str, found: str, rows: str) -> str:
     )
 
 # %% ../../nbs/experiments/index_page.ipynb #14-dfff76ed
-def write_index(cfg: Config, steps: list[ReportStep], failed: dict[str, str], reports: Path) -> Path:
-    "Write `index.html`: what was found and the links to the reports. Prints the headline table too."
+def finding_or_refusal(cfg: Config) -> tuple[str, str | None]:
+    "(HTML of what was found, None), or (a red box, why nothing can be said); prints the finding or the reason."
     folder, group = artifacts_folder(cfg), group_name(cfg)
     try:
-        runs = load_runs(folder, group)
+        runs, again = comparable_study(folder, group)
+        return what_was_found(cfg, runs, again), None
     except UserError as error:
-        found = paragraph(str(error), ' class="failed"')
-        print(error)
-    else:
-        found = what_was_found(cfg, runs, load_repeated_baseline(folder, group))
+        print(f'\nno finding: {error}')
+        return paragraph(f'No finding. {error}', ' class="refused"'), str(error)
+
+
+def write_index(
+    cfg: Config,
+    steps: list[ReportStep],
+    failed: dict[str, str],  # reason of each failed step
+    reports: Path,
+) -> tuple[Path, str | None]:
+    "(`index.html` with what was found and links to the reports, why nothing was found or None). Prints the finding."
+    found, refusal = finding_or_refusal(cfg)
     rows = ''.join(report_row(step.name, failed.get(step.name), reports) for step in steps)
-    return write_text(reports / 'index.html', index_html(cfg.preset, found, rows))
+    return write_text(reports / 'index.html', index_html(cfg.preset, found, rows)), refusal
 
 # %% ../../nbs/experiments/index_page.ipynb #14-1ed6f1fc
 def rebuild_page(report: Path) -> str | None:
@@ -139,12 +149,16 @@ def rebuild_page(report: Path) -> str | None:
     return None if nb.metadata.get('lora_mbpp', {}).get('key') else 'not finished'
 
 
-def rebuild(cfg: Config, reports: Path | str | None = None) -> Path:
-    "HTML pages and index from the report notebooks in `reports`. Raises `UserError` when there are none."
+def rebuild(cfg: Config, reports: Path | str | None = None) -> tuple[Path, list[str]]:
+    """(index, what is wrong), with HTML pages, from the report notebooks in `reports`.
+
+    Raises `UserError` when there are none."""
     reports = Path(reports or project_root() / 'reports')
     paths = sorted(reports.glob('0*.ipynb'))
     if not paths:
         raise UserError(f'no reports in {shown(reports)}: run lora-mbpp sweep')
     states = {path.stem: rebuild_page(path) for path in paths}
     failed = {name: state for name, state in states.items() if state}
-    return write_index(cfg, [ReportStep(path.stem, '', {}) for path in paths], failed, reports)
+    index, refusal = write_index(cfg, [ReportStep(path.stem, '', {}) for path in paths], failed, reports)
+    wrong = [f'{name}: {state}' for name, state in failed.items()]
+    return index, wrong + ([refusal] if refusal else [])

@@ -54,16 +54,17 @@ def prepared_data_state(parameters: dict) -> list:
     named = [parameters.get(name) for name in ('mbpp_file', 'codealpaca_file')]
     given = [sha256_file(path) for path in named if path and Path(path).exists()]
     manifest = Path(parameters.get('data_dir', '')) / 'manifest.json'
-    prepared = read_json(manifest)['files'] if 'data_dir' in parameters and manifest.exists() else None
+    prepared = read_json(manifest).get('files') if 'data_dir' in parameters and manifest.exists() else None
     return [given, prepared]
 
 
 def data_state(step: ReportStep) -> list:
-    "Hashes of the files that a step depends on: its data, or for the analysis the records of the probes."
+    "Hashes of the files that a step depends on: its data, or for the analysis all metrics and records of the probes."
     if not step.notebook.startswith('04'):
         return prepared_data_state(step.parameters)
-    probes = [Path(step.parameters['artifacts_dir']) / 'metrics' / kind for kind in ('ladder', 'curve')]
-    return [sha256_file(path) for folder in probes for path in sorted(folder.glob('*.jsonl'))]
+    metrics = Path(step.parameters['artifacts_dir']) / 'metrics'
+    probes = [path for kind in ('ladder', 'curve') for path in sorted((metrics / kind).glob('*.jsonl'))]
+    return [sha256_file(path) for path in [*sorted(metrics.glob('*.json')), *probes]]
 
 # %% ../../nbs/experiments/reports.ipynb #14-rp-key
 def step_key(step: ReportStep, folders: ReportFolders) -> str:
@@ -159,6 +160,7 @@ def run_step(step: ReportStep, folders: ReportFolders, aloud: bool = True) -> No
             progress_bar=False,
             stdout_file=sys.stdout if aloud else None,
             kernel_name='python3',
+            extra_arguments=['--log-level=ERROR'],  # of the kernel: a warning about its TCP connection is no news
         )
         finished = True  # a dead kernel leaves no exception in the report
     finally:

@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['required_steps', 'failed_requirement', 'next_ready', 'InlineExecutor', 'assign_gpus', 'process_pool', 'gpus_of_call',
-           'is_out_of_memory', 'RunningReport', 'ReportQueue', 'ReportScheduler', 'SchedulerOptions', 'local_scheduler',
-           'scheduler_for']
+           'in_silence', 'is_out_of_memory', 'RunningReport', 'ReportQueue', 'ReportScheduler', 'SchedulerOptions',
+           'local_scheduler', 'scheduler_for']
 
 # %% ../../nbs/experiments/scheduling.ipynb #14-sc-imports
+import contextlib
+import io
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 
@@ -18,6 +21,7 @@ from torch.cuda import device_count
 
 from ..core.errors import UserError
 from ..core.files import shown
+from ..core.options import advised
 from .reports import ReportFolders, ReportStep, first_line, is_done, report_record, run_step
 from ..models.runtime import check_gpus
 
@@ -81,6 +85,12 @@ def gpus_of_call(subject, *rest) -> int | None:
     if not isinstance(subject, ReportStep):
         return 1
     return None if subject.name.startswith(('00', '04')) else subject.parameters.get('gpus') or 1
+
+# %% ../../nbs/experiments/scheduling.ipynb #14-sc-silence
+def in_silence(function: Callable, *args):
+    "What a call returns, without what it prints; the print-out of a failed one is its error's alone."
+    with contextlib.redirect_stdout(io.StringIO()):
+        return function(*args)
 
 # %% ../../nbs/experiments/scheduling.ipynb #14-sc-oom
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -151,6 +161,13 @@ class ReportScheduler:
     on_cluster: bool = False
     # whether several reports share a GPU
     shares_gpus: bool = False
+    # whether what the notebooks print appears here too
+    verbose: bool = False
+
+    @property
+    def one_line_a_step(self) -> bool:
+        "True where a step's line is begun when it starts, and ended when it ends."
+        return isinstance(self.executor, InlineExecutor) and not self.verbose
 
     def run(
         self,
@@ -184,10 +201,13 @@ class ReportScheduler:
             queue.failed[step.name] = f'needs {cause}'
             print(f'{label}: left out, {cause} failed', flush=True)
             return
-        print(f"{label}: {'handed to the cluster' if self.on_cluster else 'running'}", flush=True)
+        if self.one_line_a_step:
+            print(f'{label}: ', end='', flush=True)
+        elif self.on_cluster or self.verbose:
+            print(f"{label}: {'handed to the cluster' if self.on_cluster else 'running'}", flush=True)
         queue.changed = True
         started = time.perf_counter()
-        aloud = isinstance(self.executor, InlineExecutor)
+        aloud = isinstance(self.executor, InlineExecutor) and self.verbose
         queue.add_running(self.executor.submit(run_step, step, folders, aloud), step, started)
 
     def finish(self, future: Future, queue: ReportQueue, folders: ReportFolders) -> None:
@@ -202,12 +222,14 @@ class ReportScheduler:
             seconds = report_record(folders.report_of(report.step)).get('seconds', 0)
         if isinstance(error, KeyboardInterrupt):
             raise error
+        begun = '' if self.one_line_a_step else f'{label}: '
         if error is None:
-            print(f'{label}: finished in {seconds:.0f} s', flush=True)
+            print(f'{begun}finished in {seconds:.0f} s', flush=True)
             return
         queue.failed[report.step.name] = first_line(error)
         partial = f'{shown(folders.reports / report.step.name)}.ipynb'
-        print(f'{label}: FAILED after {seconds:.0f} s: {first_line(error)}\n  partial report: {partial}', flush=True)
+        why = advised(first_line(error), 'sweep')
+        print(f'{begun}FAILED after {seconds:.0f} s: {why}\n  partial report: {partial}', flush=True)
 
 # %% ../../nbs/experiments/scheduling.ipynb #14-sc-for
 @dataclass(frozen=True)
@@ -220,16 +242,19 @@ class SchedulerOptions:
     engine: str = 'local'
     # address of a Ray cluster, None for one of this machine alone
     address: str | None = None
+    # what the notebooks print appears in the console too
+    verbose: bool = False
 
 
-def local_scheduler(jobs: int | None, gpus_per_run: int) -> ReportScheduler:
+def local_scheduler(jobs: int | None, gpus_per_run: int, verbose: bool = False) -> ReportScheduler:
     "This machine, with as many reports at a time as there are GPUs unless `jobs` says otherwise."
     check_gpus(gpus_per_run)
     n_gpus = device_count()
     side_by_side = max(1, n_gpus // gpus_per_run)
     jobs = jobs or side_by_side
     executor = InlineExecutor() if jobs == 1 else process_pool(jobs, gpus_per_run)
-    return ReportScheduler(executor, jobs, max(1, min(jobs, n_gpus)), shares_gpus=jobs > side_by_side)
+    shares = jobs > side_by_side
+    return ReportScheduler(executor, jobs, max(1, min(jobs, n_gpus)), shares_gpus=shares, verbose=verbose)
 
 # %% ../../nbs/experiments/scheduling.ipynb #14-sc-for2
 def scheduler_for(options: SchedulerOptions, gpus_per_run: int) -> ReportScheduler:
@@ -246,4 +271,4 @@ def scheduler_for(options: SchedulerOptions, gpus_per_run: int) -> ReportSchedul
         raise UserError(f'--engine {options.engine} should be local or ray')
     if options.address:
         raise UserError('--address is the address of a Ray cluster: add --engine ray')
-    return local_scheduler(options.jobs, gpus_per_run)
+    return local_scheduler(options.jobs, gpus_per_run, options.verbose)

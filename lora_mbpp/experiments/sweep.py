@@ -19,6 +19,7 @@ from ..core.errors import UserError
 from ..core.files import project_root, shown
 from ..core.preregistration import freeze_plan, plan_file, study_plan
 from ..core.runs import adapter_dir, artifacts_folder, group_name, run_name
+from ..data import check_data_folder
 from ..evaluate import generate_for_runs
 from .index_page import write_index
 from .reports import ReportFolders, ReportStep, first_line, is_done
@@ -27,21 +28,20 @@ from lora_mbpp.experiments.scheduling import (
     ReportScheduler,
     SchedulerOptions,
     failed_requirement,
+    in_silence,
     process_pool,
     scheduler_for,
 )
 from lora_mbpp.experiments.study import (
     Study,
     best_rates,
-    check_given,
-    check_list,
     check_parameters,
-    check_rates,
     notebooks_folder,
     search_steps,
     study_steps,
     with_absolute_folders,
 )
+from .study_checks import check_given, check_list, check_rates
 from ..reporting.loading import evaluated
 
 # %% ../../nbs/experiments/sweep.ipynb #14-sw-write
@@ -66,6 +66,8 @@ def check_study(study: Study, folders: ReportFolders) -> None:
     check_given(study.given)
     if study.lrs:
         check_rates(study.lrs)
+    if not study.cfg.overwrite:
+        check_data_folder(study.cfg, 'starter', 'literal')
     if in_test():
         raise UserError('IN_TEST is set in this shell: the notebooks would run on a random model; unset it first')
     rates = dict.fromkeys(study.ranks, study.lrs[0]) if study.lrs else None
@@ -96,7 +98,8 @@ def generate_together(cfg: Config, steps: list[ReportStep], scheduler: ReportSch
     # on this machine new processes generate, so that no GPU memory stays taken afterwards
     local = isinstance(scheduler.executor, (InlineExecutor, ProcessPoolExecutor))
     with process_pool(n_parts) if local else nullcontext(scheduler.executor) as executor:
-        futures = [executor.submit(generate_for_runs, cfg, part) for part in parts]
+        call = (in_silence, generate_for_runs) if local and not scheduler.verbose else (generate_for_runs,)
+        futures = [executor.submit(*call, cfg, part) for part in parts]
         for future in futures:
             if error := future.exception():
                 print(f'a pass failed ({first_line(error)}): each evaluation generates what is missing', flush=True)
@@ -152,7 +155,9 @@ def write_plan(study: Study) -> None:
 def sweep(
     study: Study, options: SchedulerOptions, reports: Path | str | None = None, results_url: str | None = None
 ) -> int:
-    "Run a study, write index.html, copy the results to `results_url` if given; returns the number of failed steps."
+    """Run a study, write index.html, copy the results to `results_url` if given.
+
+    Returns the number of failed steps, and 1 where none failed and the comparison is refused."""
     folders = ReportFolders(notebooks_folder().resolve(), Path(reports or project_root() / 'reports').resolve())
     study, failed = replace(study, cfg=with_absolute_folders(study.cfg)), {}
     check_study(study, folders)
@@ -164,9 +169,9 @@ def sweep(
     scheduler = scheduler_for(options, study.cfg.gpus or 1)
     with scheduler.executor:
         steps = run_study(study, scheduler, folders, failed)
-    index = write_index(study.cfg, sorted(steps, key=lambda step: step.name), failed, folders.reports)
+    index, refusal = write_index(study.cfg, sorted(steps, key=lambda step: step.name), failed, folders.reports)
     print(f'\nreports: {shown(index)}')
     if results_url:
         n_files = publish([folders.reports, artifacts_folder(study.cfg) / 'metrics'], results_url)
         print(f'{n_files} files copied to {results_url}')
-    return len(failed)
+    return len(failed) or int(refusal is not None)

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from ..core.errors import UserError
+from .hub import require_model
 from .proof import choose_row_way
 from .runtime import Runtime
 from .smollm2 import smollm2_folder
@@ -24,6 +25,7 @@ def model_path(name: str) -> str:
     "What `from_pretrained` understands: a folder for `smollm2-135m-instruct`, otherwise the name itself."
     if name == 'smollm2-135m-instruct':
         return str(smollm2_folder())
+    require_model(name)
     folder = Path(name).expanduser()
     return str(folder) if folder.is_dir() else name
 

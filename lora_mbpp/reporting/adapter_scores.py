@@ -17,7 +17,7 @@ import torch
 from ..core.config import Config
 from ..core.errors import UserError
 from ..core.files import append_jsonl, fingerprint, read_jsonl, repair_tail, sha256_file
-from ..core.runs import artifacts_folder, run_name
+from ..core.runs import adapter_dir, artifacts_folder, run_name
 from ..data import load_tasks
 from ..evaluation.judging import score
 from ..evaluation.loading import load_for
@@ -26,6 +26,7 @@ from ..evaluation.references import reference_nll
 from ..generation.multi_lora import MultiLoRA
 from ..generation.records import GenerationRun, generate_all, generation_settings
 from ..generation.scoring import mean_nll
+from ..models.base_identity import check_base
 from ..models.runtime import choose_runtime
 from ..sandbox.capabilities import require_layers
 from ..sandbox.engine import Limits
@@ -91,6 +92,7 @@ def score_adapters(
     adapter_of: Callable[[dict], Path],  # folder of an adapter, from what it is
 ) -> list[dict]:
     "Records of all adapters in `wanted`, made where they are missing and appended to `metrics/<kind>/<run>.jsonl`."
+    check_base(adapter_dir(cfg), cfg.model)
     path = artifacts_folder(cfg) / 'metrics' / kind / f'{run_name(cfg)}.jsonl'
     scorer = AdapterScorer(cfg, passes)
     repair_tail(path)

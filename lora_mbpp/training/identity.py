@@ -34,7 +34,7 @@ def clear_run(folder: Path) -> None:
     "Remove a run's own files from `folder`, and nothing else that may lie there."
     for name in ('checkpoints', 'saving', 'snapshots', 'start'):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ('run.json', 'adapter_config.json', 'adapter_model.safetensors'):
+    for name in ('run.json', 'base.json', 'adapter_config.json', 'adapter_model.safetensors'):
         (folder / name).unlink(missing_ok=True)
 
 

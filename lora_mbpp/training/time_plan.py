@@ -91,10 +91,11 @@ class Machine:
     processes: int = 1
     budget: float | None = None  # GiB of each process (default: what is free)
     present: bool = True  # the device is this machine's
+    rate: float | None = None  # operations per second of a large matrix product (default: measured, if present)
 
     def training_rate(self, dtype: str, row_tokens: int) -> float:
         "Operations per second of a training step in rows of so many tokens."
-        rate = matrix_rate(self.device, dtype if self.device == 'cuda' else 'float32')
+        rate = self.rate or matrix_rate(self.device, dtype if self.device == 'cuda' else 'float32')
         return rate * SHARE_OF_RATE[self.device] / (1 + HALF_SPEED[self.device] / row_tokens)
 
 # %% ../../nbs/training/time_plan.ipynb #time-plan
@@ -164,7 +165,7 @@ def forecast_run(
     tokens = work.tokens * epochs
     operations = tokens * operations_per_token(model.shape, layout.recomputed, work.targets / work.tokens)
     minutes = None
-    if machine.present:
+    if machine.present or machine.rate:
         step_tokens = -(-cfg.effective_batch // machine.processes) * work.mean
         rows = work.steps * max(1, -(-step_tokens // layout.row_tokens))
         rate = machine.training_rate(precision.dtype, layout.row_tokens)
