@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PREREGISTRATION', 'group_name', 'run_name', 'data_folder', 'artifacts_folder', 'adapter_dir', 'metrics_file',
-           'run_info', 'named_place', 'run_origin', 'same_origin', 'check_origin', 'result_of', 'check_own_output',
-           'preregistration_id', 'update_metrics', 'adapter_id', 'forget_evaluation']
+           'run_info', 'named_place', 'run_origin', 'same_origin', 'origin_words', 'check_origin', 'result_of',
+           'check_own_output', 'preregistration_id', 'update_metrics', 'adapter_id', 'forget_evaluation']
 
 # %% ../../nbs/core/runs.ipynb #runs-imports
 from pathlib import Path
@@ -98,13 +98,19 @@ def same_origin(a: dict, b: dict) -> bool:
     return a.get('model') == b.get('model')
 
 
+def origin_words(origin: dict) -> str:
+    "An origin as a sentence names it."
+    weights = f' (weights {origin["weights"]})' if origin.get('weights') else ''
+    return origin.get('adapter') or f'the base {origin.get("model")}{weights}'
+
+# %% ../../nbs/core/runs.ipynb #runs-check-origin
 def check_origin(path: Path, origin: dict, overwrite: bool = False) -> None:
     "Raise `UserError` when the metrics in `path` come from elsewhere than `origin`, unless told to overwrite."
     info = read_json(path).get('run_info', {}) if path.exists() else {}
     found = info.get('origin') or ({'model': info['model']} if info.get('kind') == 'base' and 'model' in info else None)
     if overwrite or found is None or same_origin(found, origin):
         return
-    whose = [one.get('adapter') or f'the base {one.get("model")}' for one in (found, origin)]
+    whose = [origin_words(one) for one in (found, origin)]
     raise UserError(
         f'{shown(path)} holds the numbers of {whose[0]}, and these are of {whose[1]}: '
         'give this run a name of its own with --run, or replace them with --overwrite true'
