@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['OLD_COMMANDS', 'EPILOG', 'cmd_data', 'require_base', 'training_summary', 'cmd_train', 'summary', 'judged_status',
            'cmd_baseline', 'self_check_references', 'score_samples', 'cmd_eval', 'scored', 'cmd_truncate',
-           'cmd_snapshots', 'cmd_plan', 'cmd_sweep', 'cmd_report', 'SentenceParser', 'meant_by', 'parsed_arguments',
-           'add_command', 'add_eval_options', 'add_plan_options', 'add_sweep_options', 'build_parser',
-           'traces_in_notebooks', 'main']
+           'cmd_snapshots', 'cmd_plan', 'evaluated_runs', 'cmd_sweep', 'cmd_report', 'SentenceParser', 'meant_by',
+           'parsed_arguments', 'add_command', 'add_eval_options', 'add_plan_options', 'add_sweep_options',
+           'build_parser', 'traces_in_notebooks', 'main']
 
 # %% ../nbs/cli.ipynb #15-086c5b4a
 import argparse
@@ -194,6 +194,14 @@ def cmd_plan(args) -> int:
     print(f'{cfg.model}: {basis}', '', table.to_string(), sep='\n')
     return 0
 
+# %% ../nbs/cli.ipynb #cli-runs-of
+def evaluated_runs(cfg: Config) -> list[dict]:
+    "Metrics of all runs of a preset that were evaluated."
+    from lora_mbpp.core.runs import artifacts_folder, group_name
+    from lora_mbpp.reporting.loading import evaluated
+
+    return evaluated(artifacts_folder(cfg), group_name(cfg), 'base', 'lora', 'again')
+
 # %% ../nbs/cli.ipynb #cli-sweep
 def cmd_sweep(args) -> int:
     "All reports for all ranks and seeds."
@@ -218,7 +226,7 @@ def cmd_sweep(args) -> int:
 
     options = SchedulerOptions(args.jobs, args.engine, args.address, args.verbose)
     failures = sweep(Study(cfg, ranks, seeds, given, lrs), options, args.reports_dir, args.results_url)
-    return 1 if failures else 0
+    return 1 if failures or any(judged_status(run) for run in evaluated_runs(cfg)) else 0
 
 # %% ../nbs/cli.ipynb #cli-report
 def cmd_report(args) -> int:

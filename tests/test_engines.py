@@ -5,9 +5,11 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -218,6 +220,49 @@ def test_threads_that_a_program_has_use_for(native):
         '  return a + b if len(seen) == 389 else seen'
     )
     assert judge(code, TESTS, engine=native).verdict == 'passed'
+
+
+AS_SOMEBODY = """
+import json, sys, types
+package = types.ModuleType('lora_mbpp')
+package.__path__ = [sys.argv[1]]
+sys.modules['lora_mbpp'] = package
+from lora_mbpp.sandbox.capabilities import sandbox_layers
+from lora_mbpp.sandbox.engine import Limits
+from lora_mbpp.sandbox.judge import judge_many
+jobs, engine = json.load(sys.stdin)
+found = sorted(judge_many(jobs, workers=3, engine=engine, limits=Limits(cpu_s=2)), key=lambda pair: pair[0])
+print(json.dumps([sandbox_layers(engine=engine), [verdict.verdict for _, verdict in found]]))
+"""
+
+
+@pytest.mark.skipif(not (ROOT_USER and X86), reason='root can become somebody else')
+def test_a_user_without_rights_is_as_safe(native):
+    """Nobody, who may have sixty processes: a user namespace takes the place of a new user."""
+    python = Path('/usr/bin/python3').resolve()
+    name = re.fullmatch(r'python3\.(\d+)', python.name)
+    if not name or int(name.group(1)) < 10:
+        pytest.skip('no Python that everybody may run')
+    jobs = [job(code) for code in [BOMB + 'print(clone(9000))' + HOLD, RIGHT, RIGHT] * 3]
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        for part in ('sandbox', 'core'):
+            shutil.copytree(ROOT / 'lora_mbpp' / part, Path(folder) / part)
+        done = subprocess.run(
+            [python, '-c', AS_SOMEBODY, folder],
+            input=json.dumps([jobs, native]),
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (60, 60)),
+            env={'PATH': os.defpath},
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    layers, verdicts = json.loads(done.stdout.splitlines()[-1])
+    assert 'open' not in layers and verdicts == ['wrong_answer', 'passed', 'passed'] * 3
 
 
 # ---- powers that stay behind: users, capabilities, namespaces, shared descriptions ----

@@ -23,6 +23,7 @@ from ..core.errors import UserError
 from ..core.files import project_root, shown, write_text
 from ..core.preregistration import margins_of, plan_sentence, read_plan
 from ..core.runs import artifacts_folder, group_name
+from ..evaluation.metrics import unjudged_sentence
 from .reports import ReportStep, as_html, report_record
 from ..reporting.confound_check import comparable_study, preregistration_sentence
 from ..reporting.loading import unit_of
@@ -86,8 +87,11 @@ def what_was_found(cfg: Config, runs: list[dict], again: dict | None) -> str:
         f'{preregistration_sentence(runs)}; {plan_sentence(read_plan(artifacts_folder(cfg), group_name(cfg)), runs)}.'
     )
     comparisons = ''.join(map(paragraph, words))
+    missing = [f"{run['run_info']['run']}: {gap}" for run in runs if (gap := unjudged_sentence(run['eval_info']))]
+    print(*missing, sep='\n', end='\n' * bool(missing))
     return (
-        paragraph(conclusion, ' style="font-size:120%"')
+        ''.join(paragraph(gap, ' class="failed"') for gap in missing)
+        + paragraph(conclusion, ' style="font-size:120%"')
         + f'<p>{facts}</p>'
         + table.to_html(index=False, border=0)
         + index_pictures(runs, again, margins_of(cfg))
