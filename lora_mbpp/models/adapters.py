@@ -68,8 +68,8 @@ def read_tensors(folder: Path | str) -> dict[str, torch.Tensor]:
 
 
 def plain_name(name: str) -> str:
-    "The name of a tensor without what PEFT puts between: the adapter's name, and its wrappers."
-    parts = name.removeprefix('base_model.model.').split('.')
+    "The name of a tensor without what PEFT adds in a model or leaves out in a file: adapter's name, wrappers, ending."
+    parts = name.removeprefix('base_model.model.').removesuffix('.weight').split('.')
     return '.'.join(part for part in parts if part not in ('default', 'modules_to_save', 'base_layer'))
 
 # %% ../../nbs/models/adapters.ipynb #adapters-lost
@@ -88,9 +88,9 @@ def lost_tensors(model, folder: Path) -> list[str]:
 
 def check_vocabulary(model, folder: Path) -> None:
     "Raise `UserError` where an adapter brings embeddings or a head for another number of tokens than `model` has."
-    tables = {'embed_tokens': model.get_input_embeddings(), 'head': model.get_output_embeddings()}
+    tables = model.get_input_embeddings(), model.get_output_embeddings()
     names = {id(module): name for name, module in model.named_modules()}
-    rows = {f'{names[id(module)]}.weight': module.weight.shape[0] for module in tables.values() if module is not None}
+    rows = {plain_name(names[id(module)]): module.weight.shape[0] for module in tables if module is not None}
     for name, tensor in read_tensors(folder).items():
         there = rows.get(plain_name(name), tensor.shape[0] if tensor.dim() else 0)
         if tensor.dim() == 2 and tensor.shape[0] != there:

@@ -23,7 +23,7 @@ def merge_adapter(cfg: Config, folder: Path, run: str) -> Path:
     if (target / 'config.json').exists() and not cfg.overwrite:
         return target
     runtime = replace(choose_runtime(replace(cfg, quantization='none')), device='cpu')
-    merged = load_adapter(load_model(cfg.model, runtime), folder).merge_and_unload()
+    merged = load_adapter(load_model(cfg.model, runtime, proven=False), folder).merge_and_unload()
     with new_folder(target) as scratch:
         merged.save_pretrained(str(scratch))
         load_tokenizer(cfg.model).save_pretrained(str(scratch))
