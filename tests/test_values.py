@@ -92,6 +92,8 @@ def fuzz_texts(seed: int, count: int):
 
 try:
     import pytest
+
+    from lora_mbpp.evaluation.metrics import is_judged
 except ImportError:
     pytest = None
 
@@ -158,6 +160,19 @@ if pytest:
         for word in ('failed', 'threw', 'broke', 'unsupported'):
             with pytest.raises(DecodeError):
                 final_verdict(f'{word} {encode_value(last)}', 3)
+
+    def test_a_program_cannot_leave_the_score():
+        """What only its own objects make of a test is at that test; what no program can be judged by, at none."""
+        found = verdicts_of('auto', BEYOND)
+        own = {
+            'two objects compared',
+            'own order',
+            'own membership',
+            'operator with a number',
+            'derived from the program',
+        }
+        assert {name for name, verdict in found.items() if verdict.failing_test is not None} == own
+        assert all(is_judged(vars(found[name])) == (name in own) for name in found)
 
     def test_passed_needs_the_number_of_tests():
         for value in (True, 1.0, 2, None, '1'):

@@ -240,8 +240,8 @@ def make_ready(peer: Peer, space: Names, sources: dict):
 def last_word(peer: Peer, error: BaseException | None, index: int | None, sources: dict) -> str:
     "The reply for tests that ended at `index` (None: in the setup), with an exception or without"
     place = index if index != -1 else None
-    if peer.unsupported:
-        return f'unsupported {encode_value((place, "", peer.unsupported, ""))}'
+    if peer.unsupported:  # by this program's objects: other programs are judged by this test
+        return f'unsupported {encode_value((place or 0, "", peer.unsupported, ""))}'
     if peer.forged:
         return f'threw {encode_value((place, "ForgedReply", peer.forged, ""))}'
     if error is None:
@@ -249,7 +249,11 @@ def last_word(peer: Peer, error: BaseException | None, index: int | None, source
     sent = next((record for record in peer.received if record[0] is error), None)
     word = 'threw' if sent else 'failed' if isinstance(error, AssertionError) else 'broke'
     if isinstance(error, ModuleNotFoundError) and not sent:
-        word, error = 'unsupported', Unsupported(f'the test needs the module {error.name}, which is not there')
+        word, place, error = (
+            'unsupported',
+            None,
+            Unsupported(f'the test needs the module {error.name}, which is not there'),
+        )
     type_name, message = sent[1:] if sent else (type(error).__name__, message_of(error))
     return f'{word} {encode_value((place, type_name, message, line_of(error, sources)))}'
 
