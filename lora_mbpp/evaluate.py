@@ -28,6 +28,7 @@ from lora_mbpp.core.runs import (
 )
 from .data import load_tasks
 from .evaluation.comparison import comparison_settings, finished_evaluation, trained_as
+from .evaluation.definitions import definitions_summary, with_definitions
 from .evaluation.judging import score
 from lora_mbpp.evaluation.loading import (
     check_completions_file,
@@ -132,6 +133,8 @@ def judge_completions(asked: Evaluation, completed: Completed) -> Judged:
     "Verdicts on all completions."
     started, path = time.perf_counter(), metrics_file(asked.cfg, asked.run, '.results.jsonl')
     results = score(completed.records, asked.tasks, path, asked.limits, asked.layers)
+    second = metrics_file(asked.cfg, asked.run, '.definitions.jsonl')
+    results = with_definitions(results, asked.tasks, second, asked.limits, asked.layers)
     return Judged(results, time.perf_counter() - started)
 
 # %% ../nbs/03_eval.ipynb #evl-score
@@ -161,6 +164,7 @@ def evaluation_info(asked: Evaluation, completed: Completed, judged: Judged, sco
     "`eval_info` of the metrics file."
     return {
         **summarise(judged.results, asked.tasks),
+        'definitions_only': definitions_summary(judged.results),
         **scored.facts,
         'settings': asked.settings,
         'plan': preregistration_id(),

@@ -124,7 +124,18 @@ def summarise(results: list[dict], tasks: list[dict]) -> dict:
 
 # %% ../../nbs/evaluation/metrics.ipynb #03-4bbe60b3
 OF_VERDICT = ('task_id', 'sample_idx', 'verdict', 'failing_test', 'exception_type', 'message', 'extraction')
-PER_TASK = (*OF_VERDICT, 'finish_reason', 'n_tokens', 'cpu_seconds', 'nll', 'nll_tokens', 'clean', 'nearest', 'cluster')
+PER_TASK = (
+    *OF_VERDICT,
+    'verdict_definitions',
+    'finish_reason',
+    'n_tokens',
+    'cpu_seconds',
+    'nll',
+    'nll_tokens',
+    'clean',
+    'nearest',
+    'cluster',
+)
 
 
 def per_task(results: list[dict]) -> list[dict]:

@@ -51,6 +51,7 @@ def headline_row(row: dict) -> dict:
         'gained/lost': '' if base else f"{row['pass@1 gained']:.0f}/{row['pass@1 lost']:.0f}",
         **{name: f'{row[name]:.1%}' for name in many if pd.notna(row[name])},
         'clean tasks': f"{row['pass@1 clean']:.1%}" if pd.notna(row['pass@1 clean']) else '',
+        'definitions only': f"{row['pass@1 definitions']:.1%}" if pd.notna(row.get('pass@1 definitions')) else '',
         'syntax': f"{row['syntax']:.0%}",
         'runs': f"{row['runs']:.0%}",
         'pass if it runs': f"{row['pass if it runs']:.1%}" if pd.notna(row['pass if it runs']) else '',

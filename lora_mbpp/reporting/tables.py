@@ -33,6 +33,7 @@ def run_table(runs: list[dict]) -> pd.DataFrame:
                 'low': low,
                 'high': high,
                 'pass@1 clean': info.get('pass_at_1_clean'),
+                'pass@1 definitions': info.get('definitions_only', {}).get('pass_at_1'),
                 **{f'pass@{k}': v for k, v in info.get('pass_at_k', {}).items() if k != '1'},
                 'syntax': info['syntax_rate'],
                 'runs': info['funnel']['runs'],
@@ -102,7 +103,7 @@ def funnel_table(runs: list[dict]) -> pd.DataFrame:
 
 # %% ../../nbs/reporting/tables.ipynb #tables-flips
 def flip_table(runs: list[dict]) -> pd.DataFrame:
-    "a, b, both, gained, lost, neither: tasks by which of two ranks solves them (of samples: at least half), seeds together."
+    "a, b, both, gained, lost, neither: tasks by which of two ranks solves them (at least half of its samples)."
     groups, rows = by_rank(runs), []
     for a, b in combinations(groups, 2):
         kinds = Counter()
