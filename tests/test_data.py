@@ -74,6 +74,7 @@ def test_starter_set_copies_no_humaneval_task(starter):
     assert near_duplicates(starter, tasks, resolve().near_duplicate, run=False) == []
 
 
+@pytest.mark.slow
 def test_real_files(tmp_path, mbpp_file, codealpaca_file):
     files = {'mbpp_file': str(mbpp_file), 'codealpaca_file': str(codealpaca_file)}
     cfg = resolve(source='files', **files, data_dir=str(tmp_path))

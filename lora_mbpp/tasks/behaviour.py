@@ -28,7 +28,7 @@ from ..sandbox.values import Opaque
 from ..sandbox.verdicts import Raised, understand
 from . import probe
 from .normal_form import definitions
-from .probe import alike, length_places, one_is_word
+from .probe import length_places, one_is_word, same_value
 from .programs import defined_names, parsed
 
 # %% ../../nbs/tasks/behaviour.ipynb #behav-inputs
@@ -229,7 +229,7 @@ def likenesses(outcomes: list[list], behaviour: Behaviour) -> list[bool]:
     "For each input whether the outcome, its words for truth values translated, is that of the reference."
     pairs = zip(translated(outcomes, behaviour.values), behaviour.values)
     said = [(bool(o) and is_plain_data(o[0]), o, value) for o, value in pairs]
-    return [good and not one_is_word(o[0], value) and alike(o[0], value) for good, o, value in said]
+    return [good and not one_is_word(o[0], value) and same_value(o[0], value) for good, o, value in said]
 
 
 def agreement(outcomes: list[list], behaviour: Behaviour) -> tuple[bool, float]:
