@@ -22,11 +22,11 @@ from dataclasses import asdict, dataclass
 
 from ..core.environment import progress
 from ..core.files import cache_dir, fingerprint, read_json, write_json
+from ..sandbox.capabilities import probe
 from ..sandbox.engine import Engine, Gone, Limits
 from ..sandbox.judge import open_pool
 from ..sandbox.values import Opaque
 from ..sandbox.verdicts import Raised, understand
-from . import probe
 from .normal_form import definitions
 from .probe import length_places, one_is_word, same_value
 from .programs import defined_names, parsed
