@@ -51,7 +51,7 @@ LOCAL = {'num_layers': 4, 'num_heads': 4, 'attention_types': [[['global', 'local
 WINDOWS = {**SHARED_HEADS, 'head_dim': 16, 'sliding_window': 64}
 MAMBA = {'hidden_size': 32, 'num_hidden_layers': 4, 'state_size': 8}
 MAMBA2 = {**MAMBA, 'num_heads': 4, 'head_dim': 16, 'n_groups': 1, 'chunk_size': 16}
-JAMBA = {'attn_layer_period': 2, 'attn_layer_offset': 1, 'num_experts': 1, 'use_mamba_kernels': False}
+JAMBA = {'attn_layer_period': 2, 'attn_layer_offset': 1, 'num_experts': 2, 'use_mamba_kernels': False}
 JAMBA |= {'mamba_d_state': 8, 'mamba_dt_rank': 4}
 TWO_KINDS = {'layer_types': ['linear_attention', 'full_attention'] * 2}
 
@@ -99,7 +99,7 @@ FAMILIES = {
     'bamba': ('bamba', {**SHARED_HEADS, **STATES, 'attn_layer_indices': [1, 3]}, 'padded', None),
     'jamba': ('jamba', {**SHARED_HEADS, **JAMBA}, 'padded', None),
 }  # fmt: skip
-QUICK = ('llama', 'gpt2', 'opt', 'stablelm', 'falcon', 'mixtral', 'gpt_oss', 'deepseek_v3', 'mamba', 'lfm2')
+QUICK = ('llama', 'mistral', 'gpt2', 'opt', 'stablelm', 'falcon', 'mixtral', 'gpt_oss', 'deepseek_v3', 'mamba', 'lfm2')
 EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
 
 
@@ -372,7 +372,7 @@ def test_nothing_is_drawn_at_random_in_training(tmp_path, name, rates):
     assert torch.allclose(model(ids).logits, wanted, atol=1e-4)
 
 
-@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('name', EACH)
 def test_each_architecture_has_a_plan(name):
     """A forecast, or a careful layout and a reason."""
     kind, sizes, *_ = FAMILIES[name]

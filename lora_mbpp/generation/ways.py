@@ -136,8 +136,10 @@ def slots_way(model, multi_lora: MultiLoRA | None = None) -> CompletionWay | str
     return CompletionWay('slots', f'in slots{unrecorded}', records)
 
 # %% ../../nbs/generation/ways.ipynb #way-choose-generate
-def generate_way(model, why: str) -> CompletionWay:
+def generate_way(model, why: str, multi_lora: MultiLoRA | None = None) -> CompletionWay:
     "The way of a model that cannot be decoded in slots, for the reason `why`. Raises `UserError` where there is none."
+    if multi_lora:
+        multi_lora.choose(torch.tensor(0, device=model.device))  # in a batch all have the same
     expected = last_tokens(probe_model(model))
 
     def alone(cache: bool) -> list[torch.Tensor]:
@@ -169,6 +171,6 @@ def completion_way(model, length: int, multi_lora: MultiLoRA | None = None) -> C
         return by_slots
     if 'generate' not in known:
         why = by_slots if isinstance(by_slots, str) else f'it looks back less than {length} tokens'
-        known['generate'] = generate_way(model, why)
+        known['generate'] = generate_way(model, why, multi_lora)
         print(known['generate'], flush=True)
     return known['generate']
