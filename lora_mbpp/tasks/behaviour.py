@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
+import lora_mbpp.tasks.probe as probe
 from ..core.environment import progress
 from ..core.files import cache_dir, fingerprint, read_json, write_json
-from ..sandbox.capabilities import probe
 from ..sandbox.engine import Engine, Gone, Limits
 from ..sandbox.judge import open_pool
 from ..sandbox.values import Opaque
@@ -191,9 +191,7 @@ def behaviour_of(engine: Engine, task: dict) -> Behaviour | None:
     outcomes = (answers and answers[0]) or [[]]
     if not all(outcome and is_plain_data(outcome[0]) for outcome in outcomes[:own]):
         return None
-    kept = [
-        (arguments, *outcome) for arguments, outcome in zip(packed, outcomes) if outcome and is_plain_data(outcome[0])
-    ]
+    kept = [(arguments, *found) for arguments, found in zip(packed, outcomes) if found and is_plain_data(found[0])]
     if len(kept) < LEAST_INPUTS:
         return None
     allowed = [(arguments, LEAST_LINES + TIMES_LINES * lines) for arguments, _, lines in kept]
