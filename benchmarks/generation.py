@@ -60,7 +60,7 @@ def tasks_of(number: int, model_dir: str, mbpp: str) -> list:
     from lora_mbpp.core.config import resolve
     from lora_mbpp.data import load_tasks
     from lora_mbpp.models.loading import load_tokenizer
-    from lora_mbpp.tasks.prompts import prompt_ids
+    from lora_mbpp.tasks.chat import prompt_ids
 
     tok = load_tokenizer(model_dir)
     tasks = load_tasks(resolve('smollm2-135m', source='files', mbpp_file=mbpp, data_dir=tempfile.mkdtemp()))
@@ -126,7 +126,7 @@ def with_engine(model, prompts: list, new: int, batch: int, multi_lora, adapters
     from lora_mbpp.generation.completions import LoadedModel, complete_bucket, length_buckets
     from lora_mbpp.generation.scheduler import Completion
 
-    completions = [Completion(p, new, -1, adapter=a, key=(i, 0)) for a in adapters for i, p in enumerate(prompts)]
+    completions = [Completion(p, new, {-1}, adapter=a, key=(i, 0)) for a in adapters for i, p in enumerate(prompts)]
     loaded = LoadedModel(model, SimpleNamespace(pad_token_id=PAD), multi_lora)
     for bucket in length_buckets(completions, batch):
         for _ in complete_bucket(loaded, bucket):

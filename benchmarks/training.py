@@ -62,7 +62,7 @@ def lengths_of(args) -> list:
     from lora_mbpp.core.config import resolve
     from lora_mbpp.data import assemble
     from lora_mbpp.models.loading import load_tokenizer
-    from lora_mbpp.tasks.prompts import encode_row
+    from lora_mbpp.tasks.chat import encode_row
 
     rows, _ = assemble(resolve('smollm2-135m', source='files', mbpp_file=args.mbpp, codealpaca_file=args.codealpaca))
     tok = load_tokenizer('smollm2-135m-instruct')

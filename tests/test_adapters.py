@@ -17,8 +17,9 @@ from lora_mbpp.generation.multi_lora import unsupported_reason
 from lora_mbpp.generation.scoring import completion_nll
 from lora_mbpp.models.adapters import adapter_config, load_adapter, read_factors, require_adapter
 from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
+from lora_mbpp.tasks.chat import prompt_ids
 from lora_mbpp.tasks.loading import literal_tasks
-from lora_mbpp.tasks.prompts import prompt_ids, render_completion
+from lora_mbpp.tasks.prompts import render_completion
 
 TOK = tiny_tokenizer()
 WORDS = {'vocab_size': 259, 'pad_token_id': 0, 'bos_token_id': 1, 'eos_token_id': 2}

@@ -68,9 +68,9 @@ def test_a_completion_that_has_ended_is_called_off(monkeypatch):
     server = VLLMServer.__new__(VLLMServer)
     server.engine = Engine()
     monkeypatch.setattr(VLLMServer, 'request', lambda self, name, *more: self.engine.texts.update({name: []}))
-    short = Completion([1], 3, -1, key=(0, 0))
-    fenced = Completion([1], 9, -1, key=(1, 0), ended=lambda ids: 'fence' if len(ids) == 5 else None)
-    there_already = Completion([1], 9, -1, key=(2, 0), reason='eos')
+    short = Completion([1], 3, {-1}, key=(0, 0))
+    fenced = Completion([1], 9, {-1}, key=(1, 0), ended=lambda ids: 'fence' if len(ids) == 5 else None)
+    there_already = Completion([1], 9, {-1}, key=(2, 0), reason='eos')
     order = [[c.key[0] for c in some] for some in server.endings([short, fenced, there_already])]
     assert order == [[0], [1]] and server.engine.gone == ['0', '1'] and '2' not in server.engine.texts
     assert (short.ids, short.reason) == ([7, 8, 7], 'length')

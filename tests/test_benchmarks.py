@@ -16,7 +16,7 @@ import pytest
 from lora_mbpp.cli import main
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import UserError, complaint
-from lora_mbpp.core.files import read_json, read_jsonl
+from lora_mbpp.core.files import read_json, read_jsonl, read_table
 from lora_mbpp.data import all_tasks, load_tasks, prepare
 from lora_mbpp.evaluation.comparison import comparison_settings
 from lora_mbpp.evaluation.samples import read_samples, self_check
@@ -29,7 +29,7 @@ from lora_mbpp.sandbox.judge import judge, judge_many
 from lora_mbpp.tasks.evalplus import apart, compact, hub_test
 from lora_mbpp.tasks.evalplus_rules import allclose, check_plus, mbpp_arguments, same_output
 from lora_mbpp.tasks.humaneval import humaneval_rows, preamble_of, with_preamble
-from lora_mbpp.tasks.loading import read_table, read_tasks, task_set, with_benchmark
+from lora_mbpp.tasks.loading import read_tasks, task_set, with_benchmark
 from lora_mbpp.tasks.programs import normalise_code
 from lora_mbpp.tasks.prompts import PROTOCOL
 from lora_mbpp.tasks.schema import benchmark_of, protocol_of, task_order

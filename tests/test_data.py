@@ -8,12 +8,12 @@ import pytest
 
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import UserError, complaint
-from lora_mbpp.core.files import fingerprint, read_json, read_jsonl
+from lora_mbpp.core.files import fingerprint, read_json, read_jsonl, read_table
 from lora_mbpp.data import prepare
 from lora_mbpp.sandbox.judge import judge_many
 from lora_mbpp.tasks.decontamination import near_duplicates, with_neighbours
 from lora_mbpp.tasks.humaneval import humaneval_rows
-from lora_mbpp.tasks.loading import read_table, read_tasks, starter_tasks
+from lora_mbpp.tasks.loading import read_tasks, starter_tasks
 from lora_mbpp.tasks.similarity import similar_programs
 from lora_mbpp.tasks.sources import as_instruction
 from lora_mbpp.tasks.splits import split_by_hash

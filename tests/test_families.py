@@ -26,8 +26,9 @@ from lora_mbpp.models.positions import longest_sequence
 from lora_mbpp.models.proof import choose_row_way
 from lora_mbpp.models.runtime import choose_runtime
 from lora_mbpp.models.tiny import tiny_tokenizer
+from lora_mbpp.tasks.chat import encode_row, prompt_ids
 from lora_mbpp.tasks.loading import literal_tasks
-from lora_mbpp.tasks.prompts import encode_row, prompt_ids, render_completion
+from lora_mbpp.tasks.prompts import render_completion
 from lora_mbpp.train import read_rows, train
 from lora_mbpp.training.memory_plan import Precision
 from lora_mbpp.training.time_plan import Machine, Workload, plan_run

@@ -21,8 +21,8 @@ from lora_mbpp.generation.records import GenerationRun, generate_all
 from lora_mbpp.generation.scoring import completion_nll
 from lora_mbpp.models.attention import packed_ways, set_attention
 from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
+from lora_mbpp.tasks.chat import prompt_ids
 from lora_mbpp.tasks.loading import literal_tasks
-from lora_mbpp.tasks.prompts import prompt_ids
 from lora_mbpp.testing import kernel_difference
 
 TOK = tiny_tokenizer()

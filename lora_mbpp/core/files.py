@@ -4,15 +4,19 @@
 
 # %% auto #0
 __all__ = ['is_project', 'project_root', 'cache_dir', 'shown', 'disk_advice', 'write_text', 'json_text', 'write_json',
-           'read_json', 'repair_tail', 'parse_lines', 'read_jsonl', 'write_jsonl', 'append_jsonl', 'replace_folder',
-           'new_folder', 'sha256_file', 'fingerprint']
+           'well_formed', 'read_text', 'read_json', 'repair_tail', 'parse_lines', 'say_mended', 'rows_of_list',
+           'read_jsonl', 'read_table', 'write_jsonl', 'append_jsonl', 'replace_folder', 'new_folder', 'sha256_file',
+           'fingerprint']
 
 # %% ../../nbs/core/files.ipynb #files-imports
 import errno
+import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,7 +76,7 @@ def write_text(path: Path | str, text: str) -> Path:
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, 'w', encoding='utf-8', newline='\n') as file:
+        with open(temporary, 'w', encoding='utf-8', errors='backslashreplace', newline='\n') as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -98,19 +102,40 @@ def write_json(path: Path | str, value) -> Path:
     "Write `value` as indented JSON, atomically."
     return write_text(path, json_text(value, indent=2) + '\n')
 
+# %% ../../nbs/core/files.ipynb #files-half
+def well_formed(value):
+    "A text, or a JSON value with all its texts, with U+FFFD in the place of half surrogate pairs."
+    if isinstance(value, str):
+        return re.sub('[\ud800-\udfff]', '\ufffd', value)
+    if isinstance(value, list):
+        return [well_formed(item) for item in value]
+    if isinstance(value, dict):
+        return {well_formed(name): well_formed(item) for name, item in value.items()}
+    return value
 
-def read_json(path: Path | str):
-    "Read a JSON file; `UserError` with file and line when it is missing or damaged."
+# %% ../../nbs/core/files.ipynb #files-read
+def read_text(path: Path | str) -> str:
+    "Text of a UTF-8 file, plain or gzipped. Raises `UserError` when it cannot be read."
     try:
-        return json.loads(Path(path).read_text(encoding='utf-8'))
+        raw = Path(path).read_bytes()
+        return (gzip.decompress(raw) if raw.startswith(b'\x1f\x8b') else raw).decode('utf-8-sig')
     except FileNotFoundError:
         raise UserError(f'there is no file {shown(path)}') from None
+    except UnicodeDecodeError:
+        raise UserError(f'{shown(path)} is not UTF-8 text') from None
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, 'strerror', None) or 'the gzip data is damaged or cut off'
+        raise UserError(f'cannot read {shown(path)}: {reason}') from None
+
+
+def read_json(path: Path | str):
+    "The value in a JSON file; `UserError` with file and line when it is missing or damaged."
+    try:
+        return well_formed(json.loads(read_text(path)))
     except json.JSONDecodeError as error:
         raise UserError(f'{shown(path)}, line {error.lineno}: not valid JSON ({error.msg})') from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except RecursionError as error:
         raise UserError(f'{shown(path)} is no JSON text ({type(error).__name__})') from None
-    except OSError as error:
-        raise UserError(f'cannot read {shown(path)}: {error.strerror}') from None
 
 # %% ../../nbs/core/files.ipynb #10-b0858a54
 def repair_tail(path: Path | str) -> int:
@@ -134,29 +159,58 @@ def repair_tail(path: Path | str) -> int:
 # %% ../../nbs/core/files.ipynb #10-108fabf5
 def parse_lines(lines: Iterable[str], name: str) -> Iterator[dict]:
     "Objects of JSON Lines; a damaged line raises `UserError` with file name and line number."
+    mended = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
+            whole = well_formed(record) if '\\ud' in line.lower() else record
         except (ValueError, RecursionError) as error:
             raise UserError(f'{name}, line {number}: not valid JSON ({getattr(error, "msg", error)})') from None
         if not isinstance(record, dict):
             raise UserError(f'{name}, line {number}: expected an object {{...}}, found {type(record).__name__}')
-        yield record
+        mended += [number] if whole != record else []
+        yield whole
+    say_mended(name, 'line', mended)
+
+
+def say_mended(name: str, unit: str, numbers: list[int]) -> None:
+    "Print which lines or rows of a file held half a surrogate pair."
+    if numbers:
+        listed = ', '.join(map(str, numbers[:10])) + (', ...' if len(numbers) > 10 else '')
+        print(f'{name}, {unit} {listed}: half a surrogate pair is read as the replacement character U+FFFD')
+
+# %% ../../nbs/core/files.ipynb #files-rows
+def rows_of_list(text: str, name: str) -> list[dict]:
+    "Rows of a JSON list. Raises `UserError` with file and line for anything else."
+    try:
+        rows = json.loads(text)
+        whole = well_formed(rows)
+    except json.JSONDecodeError as error:
+        raise UserError(f'{name}, line {error.lineno}: not valid JSON ({error.msg})') from None
+    except RecursionError:
+        raise UserError(f'{name}: nested too deeply') from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise UserError(f'{name}: expected a list of objects')
+    say_mended(name, 'row', [i for i, (row, mended) in enumerate(zip(rows, whole), 1) if row != mended])
+    return whole
 
 
 def read_jsonl(path: Path | str) -> list[dict]:
-    "All records of a JSON Lines file; `UserError` when it is missing or a line is damaged."
-    try:
-        with open(path, encoding='utf-8') as file:
-            return list(parse_lines(file, shown(path)))
-    except FileNotFoundError:
-        raise UserError(f'there is no file {shown(path)}') from None
-    except UnicodeDecodeError:
-        raise UserError(f'{shown(path)} is not UTF-8 text') from None
-    except OSError as error:
-        raise UserError(f'cannot read {shown(path)}: {error.strerror}') from None
+    "Rows of a file of JSON Lines or of one JSON list, plain or gzipped; `UserError` with file and line for others."
+    text = read_text(path)
+    if text.lstrip().startswith('['):
+        return rows_of_list(text, shown(path))
+    return list(parse_lines(re.split(r'\r\n|\r|\n', text), shown(path)))
+
+# %% ../../nbs/core/files.ipynb #files-table
+def read_table(path: Path | str) -> list[dict]:
+    "The rows of a file that somebody brings, as `read_jsonl`; `~` is the home folder. `UserError` for an empty file."
+    rows = read_jsonl(Path(path).expanduser())
+    if not rows:
+        raise UserError(f'{shown(path)} is empty')
+    return rows
 
 # %% ../../nbs/core/files.ipynb #10-b13ebf05
 def write_jsonl(path: Path | str, records: Iterable[dict]) -> Path:

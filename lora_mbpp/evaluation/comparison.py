@@ -13,6 +13,7 @@ from ..core.config import Config
 from ..core.environment import in_test
 from ..core.files import fingerprint, read_json, shown
 from ..core.runs import metrics_file
+from ..generation.extraction import EXTRACTION
 from ..generation.records import generation_settings
 from ..models.runtime import Runtime
 from ..sandbox.engine import Limits
@@ -39,6 +40,7 @@ def comparison_settings(
     return {
         **generation,
         'protocol': protocol_of(tasks),
+        'extraction': EXTRACTION,
         'task_set': task_set(tasks),
         'tasks': tasks_id(tasks),
         'n_tasks': len(tasks),

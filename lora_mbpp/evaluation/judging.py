@@ -19,6 +19,7 @@ from ..generation.extraction import extract_code
 from ..sandbox.engine import Limits
 from ..sandbox.judge import judge_many
 from ..sandbox.verdicts import UNJUDGED
+from ..tasks.humaneval import stub_of
 
 # %% ../../nbs/evaluation/judging.ipynb #jdg-identity
 def result_key(record: dict) -> tuple:
@@ -33,11 +34,9 @@ def judging_id(job: dict, limits: Limits, layers: dict) -> str:
 # %% ../../nbs/evaluation/judging.ipynb #jdg-results
 def program_of(record: dict, task: dict) -> tuple[str, str]:
     "The program of a record and how it was found."
-    return (
-        (record['code'], record['extraction'])
-        if 'code' in record
-        else extract_code(record['text'], task['entry_point'])
-    )
+    if 'code' in record:
+        return record['code'], record['extraction']
+    return extract_code(record['text'], task['entry_point'], stub_of(task))
 
 
 RESULT_FIELDS = {'task_id', 'sample_idx', 'text', 'verdict'}  # what a line of a results file must have

@@ -30,7 +30,7 @@ from ..models.base_identity import base_identity, check_base
 from ..models.fused_kernels import fuse_kernels
 from ..models.loading import load_model, load_tokenizer
 from ..models.runtime import Runtime, choose_runtime
-from ..tasks.prompts import prompt_ids
+from ..tasks.chat import prompt_ids
 from ..tasks.schema import protocol_of
 
 # %% ../../nbs/evaluation/loading.ipynb #lod-load

@@ -6,6 +6,7 @@
 __all__ = ['as_job', 'verdict_fields', 'failing_assert']
 
 # %% ../../nbs/evaluation/verdicts.ipynb #vrd-imports
+from ..core.files import well_formed
 from ..sandbox.verdicts import Verdict
 from ..tasks.evalplus import compact
 from ..tasks.humaneval import with_preamble
@@ -23,7 +24,7 @@ def as_job(code: str, task: dict) -> dict:
 # %% ../../nbs/evaluation/verdicts.ipynb #vrd-fields
 def verdict_fields(verdict: Verdict) -> dict:
     "The parts of a sandbox verdict that are kept in a result record."
-    return {
+    kept = {
         'verdict': verdict.verdict,
         'failing_test': verdict.failing_test,
         'exception_type': verdict.exception_type,
@@ -31,6 +32,7 @@ def verdict_fields(verdict: Verdict) -> dict:
         'cpu_seconds': verdict.cpu_seconds,
         'stdout': verdict.stdout[:2000],
     }
+    return well_formed(kept)  # a program may print half a surrogate pair
 
 
 def failing_assert(verdict: Verdict, task: dict) -> dict:

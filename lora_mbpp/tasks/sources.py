@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ..core.config import Config
 from ..core.errors import UserError
-from ..core.files import sha256_file
-from .loading import literal_tasks, read_table, read_tasks, starter_tasks
+from ..core.files import read_table, sha256_file
+from .loading import literal_tasks, read_tasks, starter_tasks
 from .programs import normalise_code, without_fence
 from .schema import as_task
 from .splits import with_splits

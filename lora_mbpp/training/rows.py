@@ -16,7 +16,7 @@ import torch
 from ..core.errors import UserError
 from ..models.packing import beside, model_row, shares
 from ..models.positions import UNBOUNDED, name_some
-from ..tasks.prompts import encode_row
+from ..tasks.chat import encode_row
 
 # %% ../../nbs/training/rows.ipynb #rows-labels
 def labelled(tok, row: dict) -> dict[str, list[int]]:
