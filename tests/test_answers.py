@@ -8,9 +8,11 @@ import pytest
 from answers import ANSWERS, RIGHT, STUB, STUBS, THOUGHT, block
 from conftest import ROOT
 
+from lora_mbpp.core.errors import complaint
 from lora_mbpp.evaluation.samples import sample_code, shows_signs
 from lora_mbpp.generation.code_blocks import begun_thought
-from lora_mbpp.generation.extraction import extract_code, is_complete
+from lora_mbpp.generation.extraction import EXTRACTION, extract_code, is_complete
+from lora_mbpp.reporting.loading import check_comparable, load_runs
 from lora_mbpp.tasks.humaneval import HUMANEVAL_PROTOCOL, with_preamble
 from lora_mbpp.tasks.programs import bound_names, free_names, parsed
 
@@ -258,3 +260,12 @@ def test_long_texts_take_no_more_than_their_length(bit):
     extract_code(text, 'double', 'def double(x):\n    """Doc."""\n')
     is_complete(text, 'double')
     assert time.process_time() - started < 10
+
+
+def test_results_of_an_older_rule_are_read_and_said_to_be(capsys):
+    """The results that the repository ships; beside a newer run they are refused in a sentence."""
+    runs = load_runs(ROOT / 'results' / 'smollm2-135m', 'smollm2-135m')
+    assert 'extraction-v1' in capsys.readouterr().out
+    info = runs[1]['eval_info']
+    newer = {**runs[1], 'eval_info': {**info, 'settings': {**info['settings'], 'extraction': EXTRACTION}}}
+    assert 'extraction None and extraction-v2' in complaint(check_comparable, [runs[0], newer])
