@@ -14,7 +14,7 @@ from lora_mbpp.generation.code_blocks import begun_thought
 from lora_mbpp.generation.extraction import EXTRACTION, extract_code, is_complete
 from lora_mbpp.reporting.loading import check_comparable, load_runs
 from lora_mbpp.tasks.humaneval import HUMANEVAL_PROTOCOL, with_preamble
-from lora_mbpp.tasks.programs import bound_names, free_names, parsed
+from lora_mbpp.tasks.programs import bound_names, parsed, unbound_names
 
 CASES = ROOT.parent / 'shared' / 'cases' / 'answers.jsonl'
 NAMES = [why for why, _, _ in ANSWERS]
@@ -147,14 +147,14 @@ def test_names():
     code = 'from a import b as c\nimport d.e\ntry:\n    f, (g, *h) = 1, (2, 3)\nexcept E:\n    i = [j for j in k]\n'
     code += 'while (l := m):\n    pass'
     assert bound_names(parsed(code)) == {'c', 'd', 'f', 'g', 'h', 'i', 'l'}
-    assert free_names(code) == {'E', 'k', 'm'}
-    assert free_names('def f(x: T, y=u) -> V:\n    global w\n    w = 1\n    return lambda: z + x + len(y)') == {
+    assert unbound_names(code) == {'E', 'k', 'm'}
+    assert unbound_names('def f(x: T, y=u) -> V:\n    global w\n    w = 1\n    return lambda: z + x + len(y)') == {
         'T',
         'u',
         'V',
         'z',
     }
-    assert free_names('from math import *\ny = sqrt(2)') == set() == free_names('def f(:')
+    assert unbound_names('from math import *\ny = sqrt(2)') == set() == unbound_names('def f(:')
 
 
 # --- any text

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..tasks.programs import STRING_OR_COMMENT, free_names, string_end
+from ..tasks.programs import STRING_OR_COMMENT, string_end, unbound_names
 
 # %% ../../nbs/generation/code_blocks.ipynb #blk-thoughts
 THOUGHT_TAGS = 'think|thinking|thought|thoughts|reasoning|reflection|scratchpad|seed:think'
@@ -190,7 +190,7 @@ def error_line(code: str) -> int | None:
             return (error.lineno or 1) - 1
         except (ValueError, RecursionError, MemoryError):
             return 0
-    return next((node.lineno - 1 for node in idle(tree, free_names(code))), None)
+    return next((node.lineno - 1 for node in idle(tree, unbound_names(code))), None)
 
 # %% ../../nbs/generation/code_blocks.ipynb #blk-run
 GOES_ON = re.compile(r'(?:else|elif|except|finally)\b|[)\]}]')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXTRACTION', 'PROMPT', 'Program', 'as_python', 'names_of_marks', 'plain', 'gives_answer', 'with_helpers', 'continued',
-           'put_together', 'together', 'unfolded', 'found_in', 'body_of', 'leftover', 'tidied', 'extract_code',
+           'put_together', 'together', 'opened_up', 'found_in', 'body_of', 'leftover', 'tidied', 'extract_code',
            'is_complete', 'hidden_tokens', 'answer_text', 'fence_tokens', 'fence_stop']
 
 # %% ../../nbs/generation/extraction.ipynb #ext-imports
@@ -27,7 +27,7 @@ from lora_mbpp.generation.code_blocks import (
     unmarked,
     without_thoughts,
 )
-from ..tasks.programs import bound_names, free_names, parsed
+from ..tasks.programs import bound_names, parsed, unbound_names
 
 # %% ../../nbs/generation/extraction.ipynb #ext-version
 EXTRACTION = 'extraction-v2'
@@ -61,7 +61,7 @@ def as_python(text: str) -> tuple[str, ast.Module, frozenset[str]] | None:
 # %% ../../nbs/generation/extraction.ipynb #ext-plain
 def names_of_marks(code: str) -> set[str]:
     "Words of marks that `code` uses as names without having them: `return x [DONE]` parses."
-    return set(MARK_WORDS) & free_names(code) if any(word in code for word in MARK_WORDS) else set()
+    return set(MARK_WORDS) & unbound_names(code) if any(word in code for word in MARK_WORDS) else set()
 
 
 def plain(text: str, name: str | None) -> Program | None:
@@ -70,7 +70,7 @@ def plain(text: str, name: str | None) -> Program | None:
     if not made:
         return None
     code, tree, bound = made
-    if not (name in bound if name else bound) or idle(tree, free_names(code)) or names_of_marks(code):
+    if not (name in bound if name else bound) or idle(tree, unbound_names(code)) or names_of_marks(code):
         return None
     return Program(code, tree, bound, 'plain', closed=False)
 
@@ -86,7 +86,7 @@ def gives_answer(tree: ast.Module, name: str) -> bool:
 
 def with_helpers(main: Program, others: list[Program]) -> Program:
     "A program with those others, in the order of the answer, that define what it uses and does not define."
-    chosen, wanted, seen = {main.number: main}, free_names(main.code), set()
+    chosen, wanted, seen = {main.number: main}, unbound_names(main.code), set()
     while wanted:
         name = min(wanted)
         seen.add(name)
@@ -94,7 +94,7 @@ def with_helpers(main: Program, others: list[Program]) -> Program:
         if makers:
             maker = next((p for p in reversed(makers) if p.number < main.number), makers[0])
             chosen[maker.number] = maker
-            wanted |= free_names(maker.code)
+            wanted |= unbound_names(maker.code)
         wanted -= seen.union(*(program.binds for program in chosen.values()))
     parts = [chosen[number] for number in sorted(chosen)]
     code, closed = '\n\n'.join(part.code for part in parts), all(part.closed for part in parts)
@@ -132,14 +132,14 @@ def together(pieces: list[Piece], name: str) -> Program | None:
     return with_helpers(continued(main, pieces), [program for program in programs if name not in program.binds])
 
 
-def unfolded(pieces: list[Piece], depth: int = 2) -> list[Piece]:
+def opened_up(pieces: list[Piece], depth: int = 2) -> list[Piece]:
     "Pieces; for one that is no Python, the fenced blocks in it, or the runs of a block that broke off."
     result = []
     for piece in pieces:
         inner = []
         if depth and not as_python(piece.text):
             if '```' in piece.text or '~~~' in piece.text:
-                inner = unfolded(fenced(piece.text), depth - 1)
+                inner = opened_up(fenced(piece.text), depth - 1)
             elif not piece.closed:
                 inner = runs(piece.text, piece.how)
         result += inner or [piece]
@@ -155,7 +155,7 @@ def found_in(text: str, name: str) -> Program | None:
         return replace(program, how='prose around', closed=True)
     begins_as_code = CODE_START.match(text.lstrip('\n'))  # then fences are read from there, not in its docstrings
     start = fence.start() if fence and begins_as_code else 0
-    pieces = unfolded(fenced(text, start))
+    pieces = opened_up(fenced(text, start))
     if program := together(pieces, name):
         return program
     defined = re.compile(rf'\b(?:def|class)[ \t]+{re.escape(name)}\b')
@@ -229,7 +229,7 @@ def is_complete(text: str, entry_point: str | None, known: frozenset[str] = froz
     program = found_in(unmarked(answer), entry_point)
     if not program or not program.closed:
         return False
-    return gives_answer(program.tree, entry_point) and free_names(program.code) <= known
+    return gives_answer(program.tree, entry_point) and unbound_names(program.code) <= known
 
 # %% ../../nbs/generation/extraction.ipynb #ext-text
 @lru_cache

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STRING_OR_COMMENT', 'ALWAYS_THERE', 'OTHER_LANGUAGES', 'string_end', 'strings_over_lines', 'normalise_code',
-           'without_fence', 'parsed', 'defined_names', 'bound_names', 'free_names', 'called_names', 'entry_point',
+           'without_fence', 'parsed', 'defined_names', 'bound_names', 'unbound_names', 'called_names', 'entry_point',
            'is_python']
 
 # %% ../../nbs/tasks/programs.ipynb #programs-imports
@@ -105,7 +105,7 @@ def bound_names(tree: ast.Module) -> frozenset[str]:
     return frozenset(names)
 
 
-def free_names(code: str) -> set[str]:
+def unbound_names(code: str) -> set[str]:
     "Names that a program uses, neither binds nor finds built in; none where an import with `*` may bring them."
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
