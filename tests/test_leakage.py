@@ -233,6 +233,18 @@ def test_a_task_that_cannot_be_compared_is_named():
     assert compare_behaviour([], tasks).unknown == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    'value', ['range(x)', 'Fraction(x, 2)', 'Decimal(x)', '[range(x)]', '{x: 1j}', 'b"a" * x', 'object()']
+)
+def test_values_of_every_kind_can_be_given(value):
+    """A reference whose values cannot be packed is named; one that gives others of plain data is compared."""
+    code = f'from fractions import Fraction\nfrom decimal import Decimal\ndef f(x):\n    return {value}'
+    odd = task(code, *(f'assert f({x})' for x in (3, 5, 8, 13, 20)))
+    found = compare_behaviour([{'id': 0, 'code': code}], [odd])
+    compared = value in ('{x: 1j}', 'b"a" * x')
+    assert (bool(found.matches), found.unknown) == (compared, [] if compared else [1])
+
+
 def test_comparison_is_kept_and_found_again(monkeypatch):
     items = [{'id': 0, 'code': POWERS['code']}]
     first = compare_behaviour(items, [POWERS])

@@ -25,7 +25,6 @@ from ..core.environment import progress
 from ..core.files import cache_dir, fingerprint, read_json, write_json
 from ..sandbox.engine import Engine, Gone, Limits
 from ..sandbox.judge import open_pool
-from ..sandbox.values import Opaque
 from ..sandbox.verdicts import Raised, understand
 from .normal_form import definitions
 from .probe import length_places, one_is_word, same_value
@@ -162,12 +161,11 @@ class Behaviour:
 
 
 def is_plain_data(value) -> bool:
-    "Whether no part of a value is opaque."
-    if isinstance(value, dict):
-        return all(map(is_plain_data, [*value, *value.values()]))
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return all(map(is_plain_data, value))
-    return not isinstance(value, Opaque)
+    "Whether a value can be packed: neither opaque, nor a range, a decimal or a fraction, nor holding one."
+    try:
+        return bool(marshal.dumps(value, 2))
+    except ValueError:
+        return False
 
 # %% ../../nbs/tasks/behaviour.ipynb #behav-inputs-for
 def inputs_for(task: dict) -> tuple[list[list], int]:
