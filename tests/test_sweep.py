@@ -52,8 +52,13 @@ def test_everything_is_made(place, capsys):
     for name in names:
         assert f'{name}.html' in page
         assert (place / 'reports' / f'{name}.html').stat().st_size > 10_000
-    said = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    said = out
     assert '[5/5] 04_analysis: finished' in said and 'test-r2-s0' in said
+    # one line a step, one for the common pass, the finding; no parameter table, no warning about a kernel's connection
+    steps, finding = said.split('04_analysis: finished')
+    assert len(steps.splitlines()) <= 7 and len(finding.splitlines()) <= 15, said
+    assert 'effective_batch' not in said and 'running over TCP' not in err
     for name in names:
         text = json.dumps(nbformat.read(place / 'reports' / f'{name}.ipynb', 4))
         assert '\\r' not in text.replace('\\\\r', '') or name == '00_data'
@@ -101,7 +106,7 @@ def test_a_search_over_learning_rates_two_at_a_time(place, tmp_path, capsys):
     Two jobs make the numbers that one after the other makes, in the order the steps allow, the analysis last."""
     usual = read_json(place / 'artifacts' / 'metrics' / 'test-r2-s0.json')
     lr = usual['run_info']['parameters']['lr']
-    assert run(tmp_path, '--ranks', '2', '--lrs', f'{lr},1e-2', '--again', 'true', '--jobs', '2') == 0
+    assert run(tmp_path, '--ranks', '2', '--lrs', f'{lr},1e-2', '--again', 'true', '--jobs', '2', '--verbose') == 0
     out = capsys.readouterr().out
     assert 'searching learning rates: 1 ranks x 2' in out and 'at the end of the grid' in out
     check_order(line for line in out.splitlines() if line.startswith('['))
