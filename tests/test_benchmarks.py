@@ -702,7 +702,9 @@ def test_self_check_counts(tmp_path, capsys):
     assert 'task two: wrong_answer, got -1, expected 3' in said
     assert '1 of 3 tasks have no reference solution' in said
     assert main(['eval', '--self-check', '--mbpp-file', str(written(tmp_path / 'own.jsonl', rows[:1]))]) == 0
-    assert main(['eval', '--self-check', '--mbpp-file', str(written(tmp_path / 'own.jsonl', rows[2:]))]) == 1
+    assert (
+        main(['eval', '--self-check', '--mbpp-file', str(written(tmp_path / 'own.jsonl', rows[2:]))]) == 2
+    )  # nothing to judge
     assert main(['eval', '--self-check', '--preset', 'test']) == 0 and '6 of 6' in capsys.readouterr().out
     assert main(['eval', '--self-check', '--samples', 's.jsonl']) == 2 and 'give one of them' in capsys.readouterr().err
 

@@ -19,9 +19,9 @@ from lora_mbpp.evaluate import evaluate
 from lora_mbpp.generation.completions import LoadedModel, complete_prompts
 from lora_mbpp.generation.scoring import completion_nll
 from lora_mbpp.generation.ways import completion_way
-from lora_mbpp.models.attention import PackedPass
 from lora_mbpp.models.dropout import remove_dropout
 from lora_mbpp.models.loading import load_model, load_tokenizer
+from lora_mbpp.models.packed_pass import PackedPass
 from lora_mbpp.models.positions import longest_sequence
 from lora_mbpp.models.proof import choose_row_way
 from lora_mbpp.models.runtime import choose_runtime

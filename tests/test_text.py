@@ -152,11 +152,11 @@ def test_programs_with_half_a_pair_get_verdicts_twice(tmp_path):
     path = tmp_path / 's.jsonl'
     path.write_text('\n'.join(json.dumps({'task_id': 0, 'solution': code}) for code in text))
     cfg = resolve('test', out_file=str(tmp_path / 'out.json'))
-    first = evaluate_samples(path, literal_tasks(), cfg)['per_task']
+    first = evaluate_samples(path, literal_tasks(), cfg, allow_missing=True)['per_task']
     assert [one['verdict'] for one in first][:1] == ['passed'] and len(first) == 4
     assert [one['verdict'] for one in first][2:] == ['runtime_error', 'wrong_answer']
     json.dumps(read_json(tmp_path / 'out.json'), ensure_ascii=False).encode()
-    assert evaluate_samples(path, literal_tasks(), cfg)['per_task'] == first
+    assert evaluate_samples(path, literal_tasks(), cfg, allow_missing=True)['per_task'] == first
 
 
 def test_instructions_with_half_a_pair_are_kept_and_named(tmp_path, capsys):

@@ -371,11 +371,12 @@ def test_methods_of_the_trainer_that_are_replaced_are_known():
 
 
 def test_plan_in_words_and_numbers(tiny, tmp_path, capsys):
+    (tmp_path / 'none.jsonl').write_text('no data\n')
     missing = ['--mbpp-file', str(tmp_path / 'none.jsonl'), '--data-dir', str(tmp_path / 'd')]
     command = ['plan', '--preset', 'mistral-7b', '--source', 'files', *missing]
     assert main([*command, '--ranks', '8,32', '--vram', '12']) == 0
     said = capsys.readouterr().out
-    assert 'not in this machine' in said and 'cannot be read here' in said and '4800 rows' in said
+    assert 'not measured here' in said and 'cannot be read here' in said and '4800 rows' in said
     total = next(line for line in said.splitlines() if line.startswith('total GiB')).split()[2:]
     assert 8 < float(total[0]) < float(total[1]) < 11
     rows = next(line for line in said.splitlines() if line.startswith('tokens a row')).split()[3:]

@@ -29,6 +29,7 @@ CLASS_MARKS = {  # class: letter, background, colour of the letter
     'memory': ('m', '#ddd', '#222'),
     'killed': ('k', '#ddd', '#222'),
     'output_limit': ('o', '#ddd', '#222'),
+    'not_supported': ('-', '#fff', '#a00'),
     'harness_error': ('?', '#fff', '#a00'),
 }
 

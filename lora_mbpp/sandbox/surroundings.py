@@ -55,6 +55,7 @@ def patches_of(before: dict) -> tuple:
 
 # %% ../../nbs/sandbox/surroundings.ipynb #sur-context
 def random_state() -> tuple:
+    "The state of the random numbers."
     import random
 
     return random.getstate()
@@ -69,6 +70,7 @@ def decimal_context() -> tuple:
 
 # %% ../../nbs/sandbox/surroundings.ipynb #sur-contextz
 def environment() -> tuple:
+    "The environment as a plain dictionary."
     import os
 
     return tuple(os.environ.items())
@@ -126,6 +128,7 @@ def _write(stream: str):
 
 
 def set_random(state: tuple):
+    "Put the random numbers into a state that `random_state` gave."
     import random
 
     random.setstate(state)

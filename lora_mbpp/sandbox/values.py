@@ -10,6 +10,7 @@ __all__ = ['LEAF_WRITERS', 'PLAIN_TYPES', 'PARTS', 'IMMUTABLE', 'MUTABLE', 'HOME
 
 # %% ../../nbs/sandbox/values.ipynb #17-9c1c6c3b
 def hex_of(text) -> str:
+    "The UTF-8 of a text in hexadecimal digits, halves of surrogate pairs included."
     return str.encode(text, 'utf-8', 'surrogatepass').hex()
 
 
@@ -274,6 +275,7 @@ def _spread(keys: list) -> list:
 
 
 def text_from(part: str) -> str:
+    "The text that `hex_of` wrote."
     return bytes.fromhex(part).decode('utf-8', 'surrogatepass')
 
 # %% ../../nbs/sandbox/values.ipynb #17-9f3cd480
