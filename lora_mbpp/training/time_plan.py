@@ -53,6 +53,10 @@ class Workload:
         "Tokens of a document on average."
         return self.tokens / len(self.lengths)
 
+    def epochs(self, rows: int) -> float:
+        "Times that a run whose steps take so many rows each goes through all documents."
+        return self.steps * rows / len(self.lengths)
+
 
 def operations_per_token(shape: Shape, recomputed: int, answers: float) -> float:
     "Floating-point operations of a training step per token, a share `answers` of which has a loss."
@@ -161,7 +165,7 @@ def forecast_run(
     "The plan of a run, whose processes share each step. Raises `UserError` if it cannot fit, or what counting raises."
     model = PlannedModel.of(config, precision, max(cfg.rank, 64), cfg.method in FUSED_METHODS)
     layout = planned_layout(cfg, model, work, precision, machine)
-    epochs = work.steps * cfg.effective_batch / len(work.lengths)
+    epochs = work.epochs(cfg.effective_batch)
     tokens = work.tokens * epochs
     operations = tokens * operations_per_token(model.shape, layout.recomputed, work.targets / work.tokens)
     minutes = None
@@ -185,7 +189,7 @@ def careful_plan(cfg: Config, config, work: Workload, machine: Machine, unknown:
         budget=machine.budget or memory_budget(cfg.vram, machine.device),
         weight_shards=machine.processes if cfg.sharding == 'full' else 1,
     )
-    epochs = work.steps * cfg.effective_batch / len(work.lengths)
+    epochs = work.epochs(cfg.effective_batch)
     tokens, targets = round(work.tokens * epochs), round(work.targets * epochs)
     return RunPlan(cfg.rank, layout, work.steps, tokens, targets, None, None, unknown)
 
