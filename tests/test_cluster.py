@@ -150,6 +150,7 @@ def check_losses(place, rank, seed):
 
 
 @on_ray
+@pytest.mark.slow
 def test_trainings_over_three_nodes_one_of_which_dies(tmp_path, ordinary):
     """All results are there, equal to those made in this process."""
 
@@ -191,6 +192,7 @@ def test_a_sweep_of_six_runs_over_three_nodes_one_of_which_dies(tmp_path, ordina
 
 
 @on_ray
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_running(tmp_path, ordinary):
     command = [sys.executable, '-m', 'lora_mbpp.cli']
     command += options(tmp_path, '--ranks', '2', '--max-steps', '4000', '--engine', 'ray')

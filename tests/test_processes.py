@@ -92,6 +92,7 @@ def test_two_processes_are_one(one):
     check_same(one, 'two', folder)
 
 
+@pytest.mark.slow
 def test_two_processes_that_share_the_weights_are_one(one):
     """Each holds half of every layer; rows so short that one process has more of them than the other in most steps."""
     run, folder = command(one, 2, 'shared', sharding='full', row_tokens=1, recomputed_layers=1)
@@ -103,6 +104,7 @@ def test_two_processes_that_share_the_weights_are_one(one):
     assert whole['val_nll'][-1]['nll'] == pytest.approx(shared['val_nll'][-1]['nll'], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_packed_weights_are_shared():
     """NF4: each of two processes holds half of the bytes; the gradients are those of whole weights."""
     pytest.importorskip('bitsandbytes', reason='bitsandbytes is not installed: pip install -e ".[cuda]"')
@@ -135,6 +137,7 @@ def test_unequal_gpus_and_weights_that_nobody_shares():
     assert 'share the weights' not in complaint(plan, budget=0.35, method='dora')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('before, after', [(2, 1), (1, 2)])
 def test_a_killed_run_goes_on_with_another_number(one, before, after):
     """The two processes share the weights, the one has them whole."""
@@ -161,6 +164,7 @@ def test_shares_are_even_and_complete():
     assert max(loads) == 100 and share_of([9, 8], 3, 2) == []
 
 
+@pytest.mark.slow
 def test_from_a_notebook(one, capsys):
     """`gpus` starts the same launcher; what a process says is heard, and a mistake is its own sentence."""
     given = {**NUMBERS, 'data_dir': str(one / 'data'), 'artifacts_dir': str(one / 'launched'), 'gpus': 2}
@@ -170,6 +174,7 @@ def test_from_a_notebook(one, capsys):
     assert 'exists with other parameters (lr 0.001 -> 0.1)' in complaint(train, resolve(**given, lr=0.1))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='other systems do not tell a process of the death of its parent')
 def test_the_launcher_does_not_outlive_who_started_it(one):
     """As when a notebook's kernel is killed."""

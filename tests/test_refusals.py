@@ -310,6 +310,7 @@ def test_options_of_are_those_of_the_parser():
 def shell():
     from IPython.core.interactiveshell import InteractiveShell
 
+    InteractiveShell.clear_instance()  # that of a notebook which was tested before shows nothing
     yield InteractiveShell.instance()
     InteractiveShell.clear_instance()
 

@@ -328,6 +328,10 @@ if pytest:
             pytest.skip(reason)
         return request.param
 
+    # a process for each program takes a minute and a half for all of them
+    slow_one = [pytest.param(one, marks=pytest.mark.slow) if one == 'process' else one for one in ENGINES]
+
+    @pytest.mark.parametrize('engine', slow_one, indirect=True)
     def test_hostile_programs_are_never_passed_and_leave_nothing(engine):
         assert check_hostile(engine) == {}
 

@@ -12,7 +12,7 @@ from lora_mbpp.core.runs import PREREGISTRATION
 from lora_mbpp.reporting.comparisons import compare, comparison_table, with_verdict
 from lora_mbpp.reporting.confound_check import check_confounds
 from lora_mbpp.reporting.loading import by_rank
-from lora_mbpp.reporting.multiplicity import gatekept, holm
+from lora_mbpp.reporting.multiplicity import gatekept
 from lora_mbpp.reporting.sentences import amount, p_text, sentence
 from lora_mbpp.reporting.statistics import (
     bootstrap_interval,
@@ -176,7 +176,7 @@ def test_power_of_the_whole_procedure(seeds, least):
     rng, found, studies = np.random.default_rng(seeds), 0, 100
     for _ in range(studies):
         against_base, _ = study_p_values(rng, 5, seeds, 500, 0.01, 0.01, np.full(5, 0.045))
-        found += np.mean(np.array(holm([one.p_value() for one in against_base])) < 0.05)
+        found += np.mean(gatekept([[one.p_value() for one in against_base]])[0] < 0.05)
     assert found / studies >= least, found / studies
 
 
@@ -214,7 +214,7 @@ def test_agrees_with_scipy_and_statsmodels():
     for b, c in [(0, 3), (7, 2), (12, 12)]:
         assert mcnemar_p(b, c) == pytest.approx(mcnemar([[5, b], [c, 9]], exact=True).pvalue)
     assert np.allclose(bootstrap_interval(d), found.interval(), atol=0.03)
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert gatekept([[0.01, 0.04, 0.03]])[0] == pytest.approx([0.03, 0.06, 0.06])
 
 
 @pytest.mark.parametrize('n, share, points', [(500, 0.05, 3.0), (500, 0.10, 4.1), (500, 0.15, 5.1), (500, 0.20, 5.9)])
