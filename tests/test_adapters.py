@@ -16,6 +16,7 @@ from lora_mbpp.evaluate import evaluate, generate_for_runs
 from lora_mbpp.generation.multi_lora import unsupported_reason
 from lora_mbpp.generation.scoring import completion_nll
 from lora_mbpp.models.adapters import adapter_config, load_adapter, read_factors, require_adapter
+from lora_mbpp.models.runtime import choose_runtime
 from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
 from lora_mbpp.tasks.chat import prompt_ids
 from lora_mbpp.tasks.loading import literal_tasks
@@ -82,8 +83,11 @@ def bases(tmp_path_factory):
     return folders
 
 
+DEVICE = choose_runtime(resolve('test')).device  # of what is compared with it too: two devices round differently
+
+
 def loaded_base(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(DEVICE)
 
 
 def make(folder, base, more, **saving):
@@ -102,7 +106,7 @@ def texts_of(model, most=12):
     """What PEFT's or transformers' generate writes for the tasks."""
     texts = []
     for task in literal_tasks():
-        ids = torch.tensor([prompt_ids(TOK, task['prompt'])])
+        ids = torch.tensor([prompt_ids(TOK, task['prompt'])], device=DEVICE)
         settings = {'max_new_tokens': most, 'do_sample': False, 'pad_token_id': 0, 'eos_token_id': 2}
         out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)[0, ids.shape[1] :].tolist()
         texts.append(TOK.decode(out[: out.index(2)] if 2 in out else out, skip_special_tokens=True))

@@ -6,6 +6,7 @@ A failure names the library, its version and what is missing. Runs in CI with th
 import inspect
 import json
 import re
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import pytest
@@ -44,7 +45,7 @@ def adapted(**settings):
 
 def test_a_missing_name_is_a_sentence():
     said = complaint(compat.required, 'torch', 'torch.nn:NoSuchLayer', 'an example uses it')
-    assert f'torch {torch.__version__} has no torch.nn.NoSuchLayer, and an example uses it' in said
+    assert f'torch {version("torch")} has no torch.nn.NoSuchLayer, and an example uses it' in said
     with pytest.raises(UserError, match='no-such-package is not installed, and it is wanted'):
         compat.required('no-such-package', 'no_such_package:name', 'it is wanted')
 

@@ -85,6 +85,7 @@ def check_same(place, name, folder):
     assert train_info(place, name)['order'] == train_info(place, 'one')['order']
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(one):
     run, folder = command(one, 2, 'two')
     done = finished(run)

@@ -93,6 +93,7 @@ def test_rows_that_are_too_long_are_counted(tiny):
     assert 'no training row fits' in complaint(train, resolve(**{**tiny, 'run': 'short'}, max_length=10))
 
 
+@pytest.mark.slow
 def test_killed_run_continues_to_the_same_adapter(tiny, tmp_path):
     """kill -9 in the middle; the continued run's losses and weights equal the uninterrupted run's."""
     numbers = dict(max_steps=24, checkpoint_every=4, rank=2)
@@ -351,7 +352,7 @@ def test_the_base_does_not_change_and_the_end_is_learned(tiny):
     """After steps of a high rate the frozen weights are bit for bit the base's; every entry of some B has moved."""
     cfg, tok = resolve(**tiny, lr=1e-2), tiny_tokenizer()
     runtime = choose_runtime(cfg)
-    model, _ = prepare_model(cfg, runtime, tiny_model())
+    model, _ = prepare_model(cfg, runtime, tiny_model().to(runtime.device))
     before = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
     rows, _ = read_rows(cfg)
     encoded, _ = training_rows(tok, rows, 1024)
@@ -370,7 +371,8 @@ def test_methods_of_the_trainer_that_are_replaced_are_known():
     assert changed_methods(SFTTrainer, 'trl') == []
 
 
-def test_plan_in_words_and_numbers(tiny, tmp_path, capsys):
+def test_plan_in_words_and_numbers(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)  # a card of this machine would be measured
     (tmp_path / 'none.jsonl').write_text('no data\n')
     missing = ['--mbpp-file', str(tmp_path / 'none.jsonl'), '--data-dir', str(tmp_path / 'd')]
     command = ['plan', '--preset', 'mistral-7b', '--source', 'files', *missing]

@@ -15,6 +15,7 @@ from .kv_slots import KVSlots, round_up
 from .multi_lora import MultiLoRA
 from .sampling import pick
 from ..models.attention import logits_at
+from ..models.compat import sound_generator
 from ..models.packing import packed_row
 from ..models.positions import longest_sequence
 
@@ -133,7 +134,8 @@ class Decoder:
             self.advance()  # what is set up at the first call must not be recorded
         torch.cuda.current_stream().wait_stream(self.stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+        recording = torch.cuda.graph(graph, pool=self.pool, stream=self.stream)
+        with sound_generator(slots.token.device), recording:
             self.advance()
         self.pool = self.pool or graph.pool()
         slots.token.copy_(token)

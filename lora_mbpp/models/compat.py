@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['sdpa_attention_forward', 'sdpa_mask', 'OVERRIDDEN_METHODS', 'lacks', 'required', 'attention_name',
-           'set_attention_name', 'register_attention', 'varlen_attention', 'storage_key', 'leave_out_of_ddp', 'is_4bit',
-           'expanded', 'keep_meaning', 'restore_meaning', 'recomputing_layers', 'liger_patches', 'changed_methods']
+           'set_attention_name', 'register_attention', 'varlen_attention', 'storage_key', 'sound_generator',
+           'leave_out_of_ddp', 'is_4bit', 'expanded', 'keep_meaning', 'restore_meaning', 'recomputing_layers',
+           'liger_patches', 'changed_methods']
 
 # %% ../../nbs/models/compat.ipynb #compat-imports
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 
@@ -88,6 +90,20 @@ def varlen_attention() -> tuple[Callable, bool] | None:
 def storage_key(tensor: torch.Tensor) -> int:
     "A number that tensors have in common when they share memory; valid while one of them lives."
     return tensor.untyped_storage()._cdata
+
+# %% ../../nbs/models/compat.ipynb #compat-recording
+@contextmanager
+def sound_generator(device: torch.device) -> Iterator[None]:
+    "Leave torch's generator of a CUDA `device` usable, with the numbers it had, where a recording within fails."
+    before = torch.cuda.get_rng_state(device)
+    try:
+        yield
+    except BaseException:
+        renewed = torch.Generator(device)
+        renewed.set_state(before)
+        number = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[number].graphsafe_set_state(renewed.graphsafe_get_state())
+        raise
 
 # %% ../../nbs/models/compat.ipynb #compat-ddp
 def leave_out_of_ddp(model: nn.Module, names: list[str]) -> None:
