@@ -220,7 +220,7 @@ def test_a_base_in_four_bits_is_tried_like_any_other(family):
     for name, linear in [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != 'lm_head']:
         sizes = (linear.in_features, linear.out_features)
         packed = bnb.nn.Linear4bit(*sizes, bias=False, compute_dtype=torch.float32, quant_type='nf4')
-        packed.weight = bnb.nn.Params4bit(linear.weight.data.clone(), requires_grad=False, quant_type='nf4').to('cpu')
+        packed.weight = bnb.nn.Params4bit(linear.weight.data.clone(), requires_grad=False, quant_type='nf4').to(DEVICE)
         model.set_submodule(name, packed)
     assert choose_row_way(model).kind == 'packed' and completion_way(model, 100).kind == 'slots'
 
@@ -370,7 +370,7 @@ def test_rows_beyond_the_positions_are_not_trained_on(tmp_path, tiny, capsys):
     ],
 )
 def test_nothing_is_drawn_at_random_in_training(tmp_path, name, rates):
-    model, ids = plain_model(build(name, tmp_path / 'model', **rates)), torch.arange(3, 60)[None]
+    model, ids = plain_model(build(name, tmp_path / 'model', **rates)), torch.arange(3, 60, device=DEVICE)[None]
     wanted = model(ids).logits
     assert not torch.allclose(model.train()(ids).logits, wanted, atol=1e-3)
     assert remove_dropout(model) > 0

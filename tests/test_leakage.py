@@ -328,3 +328,22 @@ def test_known_pairs_of_the_real_files_are_found(mbpp_file):
     test = [t for t in tasks if t['task_id'] in (505, 263)]
     train = [t for t in tasks if t['task_id'] in (632, 821)]
     assert {(r['train'], r['test']) for r in examined(train, test, 0.7)[0]} == {(632, 505), (821, 263)}
+
+
+def test_lists_in_another_order_are_the_same_answer_where_their_order_is_no_part_of_the_task():
+    """Permutations by another algorithm are; numbers sorted the other way are not."""
+
+    def task(code, *tests):
+        return {'entry_point': 'f', 'setup': '', 'code': code, 'tests': list(tests)}
+
+    by_head = 'def g(s):\n    return [s[i] + p for i in range(len(s)) for p in g(s[:i] + s[i + 1 :])] if s else [""]'
+    by_tail = 'def f(s):\n    if not s: return [""]\n    out = []\n    for p in f(s[1:]):\n'
+    by_tail += '        for j in range(len(s)):\n            new = p[:j] + s[0] + p[j:]\n'
+    by_tail += '            if new not in out: out.append(new)\n    return out'
+    permute = task(
+        by_tail, "assert f('ab') == ['ab', 'ba']", "assert f('abc')[0] == 'abc'", "assert f('abcd')[0] == 'abcd'"
+    )
+    upwards = task('def f(xs): return sorted(xs)', 'assert f([3, 1, 2]) == [1, 2, 3]', 'assert f([5, 4]) == [4, 5]')
+    items = [task(by_head), task('def g(xs): return sorted(xs, reverse=True)')]
+    found = compare_behaviour([{**item, 'entry_point': None} for item in items], [permute, upwards]).matches
+    assert set(found) == {(0, 0)}

@@ -6,9 +6,9 @@
 __all__ = ['MOST_INPUTS', 'LIMITS', 'MOST_WORKERS', 'MOST_VARIATIONS', 'LEAST_INPUTS', 'MOST_LINES', 'LEAST_LINES', 'TIMES_LINES',
            'LEAST_KAPPA', 'LEAST_KAPPA_BACK', 'TASKS_AT_A_TIME', 'RULES', 'nodes_of', 'called_function',
            'literal_arguments', 'own_inputs', 'variants', 'varied', 'asked_by', 'converse_once', 'answers_of',
-           'Behaviour', 'is_plain_data', 'inputs_for', 'behaviour_of', 'value_key', 'translated', 'likenesses',
-           'agreement', 'runnable', 'Match', 'likely', 'matches', 'all_outcomes', 'kappa_of', 'mutual_matches',
-           'contradicts', 'compared', 'Comparison', 'rules_key', 'compare_behaviour']
+           'Behaviour', 'is_plain_data', 'inputs_for', 'value_key', 'lists_in_any_order', 'behaviour_of', 'translated',
+           'likenesses', 'agreement', 'runnable', 'Match', 'likely', 'matches', 'all_outcomes', 'kappa_of',
+           'mutual_matches', 'contradicts', 'compared', 'Comparison', 'rules_key', 'compare_behaviour']
 
 # %% ../../nbs/tasks/behaviour.ipynb #behav-imports
 import ast
@@ -27,7 +27,7 @@ from ..sandbox.engine import Engine, Gone, Limits
 from ..sandbox.judge import open_pool
 from ..sandbox.verdicts import Raised, understand
 from .normal_form import definitions
-from .probe import length_places, one_is_word, same_value
+from .probe import in_one_order, length_places, one_is_word, same_value
 from .programs import defined_names, parsed
 
 # %% ../../nbs/tasks/behaviour.ipynb #behav-inputs
@@ -158,6 +158,7 @@ class Behaviour:
     inputs: list[tuple[bytes, int]]  # argument lists, packed, and how many lines another program may run for each
     values: list  # what the reference gives
     own: int  # how many of them, the first, are from the task's own tests
+    any_order: bool = False  # its values are lists whose order is no part of the task, and here sorted
 
 
 def is_plain_data(value) -> bool:
@@ -177,6 +178,29 @@ def inputs_for(task: dict) -> tuple[list[list], int]:
     further = list(found.values())[len(own) :]
     return own + further[:: len(further) // MOST_VARIATIONS + 1], len(own)
 
+# %% ../../nbs/tasks/behaviour.ipynb #behav-order
+def value_key(value) -> str:
+    "The same text for values that are alike."
+    if isinstance(value, (float, complex)):
+        return f'{value:.3g}'
+    if isinstance(value, (list, tuple)):
+        return f'[{",".join(map(value_key, value))}]'
+    if isinstance(value, (set, frozenset)):
+        return f'[{",".join(sorted(map(value_key, value)))}]'
+    if isinstance(value, dict):
+        return f'[{",".join(sorted(f"{value_key(k)}:{value_key(v)}" for k, v in value.items()))}]'
+    return ascii(value) if not isinstance(value, int) else hex(value)
+
+
+def lists_in_any_order(inputs: list[list], values: list) -> bool:
+    "Whether a reference gives lists of several items most of which are in no argument."
+    if not all(isinstance(value, (list, tuple)) for value in values) or max(map(len, values)) < 3:
+        return False
+    items = [item for value in values for item in value]
+    given = [{value_key(part) for a in arguments if hasattr(a, '__iter__') for part in a} for arguments in inputs]
+    new = sum(value_key(item) not in known for value, known in zip(values, given) for item in value)
+    return all(isinstance(item, (str, list, tuple)) for item in items) and new > len(items) / 2
+
 # %% ../../nbs/tasks/behaviour.ipynb #behav-behaviour
 def behaviour_of(engine: Engine, task: dict) -> Behaviour | None:
     "What a task's reference does; None when it cannot be compared."
@@ -193,22 +217,11 @@ def behaviour_of(engine: Engine, task: dict) -> Behaviour | None:
     if len(kept) < LEAST_INPUTS:
         return None
     allowed = [(arguments, LEAST_LINES + TIMES_LINES * lines) for arguments, _, lines in kept]
-    return Behaviour(allowed, [value for _, value, _ in kept], own)
+    values = [value for _, value, _ in kept]
+    any_order = lists_in_any_order([marshal.loads(arguments) for arguments, _, _ in kept], values)
+    return Behaviour(allowed, [in_one_order(value) if any_order else value for value in values], own, any_order)
 
-# %% ../../nbs/tasks/behaviour.ipynb #behav-key
-def value_key(value) -> str:
-    "The same text for values that are alike."
-    if isinstance(value, (float, complex)):
-        return f'{value:.3g}'
-    if isinstance(value, (list, tuple)):
-        return f'[{",".join(map(value_key, value))}]'
-    if isinstance(value, (set, frozenset)):
-        return f'[{",".join(sorted(map(value_key, value)))}]'
-    if isinstance(value, dict):
-        return f'[{",".join(sorted(f"{value_key(k)}:{value_key(v)}" for k, v in value.items()))}]'
-    return ascii(value) if not isinstance(value, int) else hex(value)
-
-
+# %% ../../nbs/tasks/behaviour.ipynb #behav-translated
 def translated(outcomes: list[list], values: list) -> list[list]:
     "Outcomes with truth values in the words of `values`, or words as the truth values there."
     said = [outcome[0] for outcome in outcomes if outcome]
@@ -230,6 +243,8 @@ def likenesses(outcomes: list[list], behaviour: Behaviour) -> list[bool]:
 
 def agreement(outcomes: list[list], behaviour: Behaviour) -> tuple[bool, float]:
     "Whether outcomes are those of the reference for all of its own inputs, and Cohen's kappa over all inputs."
+    if behaviour.any_order:
+        outcomes = [[in_one_order(o[0])] if o else o for o in outcomes]
     same, total = likenesses(outcomes, behaviour), len(outcomes)
     got = [o[0] for o in translated(outcomes, behaviour.values) if o and is_plain_data(o[0])]
     got, wanted = Counter(map(value_key, got)), Counter(map(value_key, behaviour.values))
@@ -267,7 +282,7 @@ class Match:
 
 def likely(engine: Engine, code: str, behaviours: dict[int, Behaviour]) -> list[tuple]:
     "(task, function, way) for each task whose first output a program gives."
-    known = [(task, b.inputs[0][0], b.values[0], b.inputs[0][1]) for task, b in behaviours.items()]
+    known = [(task, b.inputs[0][0], b.values[0], b.inputs[0][1], b.any_order) for task, b in behaviours.items()]
     parts = [known[i : i + TASKS_AT_A_TIME] for i in range(0, len(known), TASKS_AT_A_TIME)]
     answers = answers_of(engine, code, '', [asked_by(probe.first_alike, marshal.dumps(part, 2)) for part in parts])
     return [tuple(found) for answer in answers or () for found in answer or ()]
@@ -345,8 +360,8 @@ class Comparison:
     unknown: list  # ids of the tasks that cannot be compared
 
 
-RULES = probe, own_inputs, inputs_for, variants, varied, behaviour_of, value_key, translated, likenesses, agreement
-RULES += matches, runnable, all_outcomes, kappa_of, mutual_matches, contradicts
+RULES = probe, own_inputs, inputs_for, variants, varied, behaviour_of, lists_in_any_order, value_key, translated
+RULES += likenesses, agreement, matches, runnable, all_outcomes, kappa_of, mutual_matches, contradicts
 
 
 def rules_key() -> str:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NUMBER_TYPES', 'SEQUENCES', 'SETS', 'OutOfLines', 'limited', 'refuse', 'disarmed', 'shown_value', 'outcome',
-           'length_places', 'arranged', 'fits', 'ways', 'one_is_word', 'same_value', 'own_functions', 'first_alike',
-           'outcomes', 'possible_ways']
+           'length_places', 'arranged', 'fits', 'ways', 'one_is_word', 'same_value', 'in_one_order', 'own_functions',
+           'first_alike', 'outcomes', 'possible_ways']
 
 # %% ../../nbs/tasks/probe.ipynb #probe-imports
 import ast
@@ -136,6 +136,14 @@ def same_value(a, b) -> bool:
         return a.keys() == b.keys() and all(same_value(a[key], b[key]) for key in a)
     return type(a) is type(b) and a == b
 
+# %% ../../nbs/tasks/probe.ipynb #probe-order
+def in_one_order(value):
+    "The value with the items of every list in it sorted, each once, as far as their texts tell them apart."
+    if isinstance(value, SEQUENCES + SETS):
+        items = {repr(item): item for item in map(in_one_order, value)}
+        return [items[text] for text in sorted(items)]
+    return {key: in_one_order(item) for key, item in value.items()} if isinstance(value, dict) else value
+
 # %% ../../nbs/tasks/probe.ipynb #probe-functions
 def own_functions(space: dict) -> dict:
     "The functions that a program defines at its top level, by name."
@@ -147,11 +155,11 @@ def own_functions(space: dict) -> dict:
 def first_alike(space: dict, tasks: bytes) -> list[tuple]:
     "(task, function, way) of each call that gives, for the first input of a task, what its reference gives."
     found, functions, printed = [], own_functions(space), disarmed(space)
-    for task, packed, expected, most in marshal.loads(tasks):
+    for task, packed, expected, most, any_order in marshal.loads(tasks):
         for name, function in functions.items():
             for way in ways(function, marshal.loads(packed)):
                 got = outcome(function, arranged(marshal.loads(packed), way), most, printed)
-                if got and same_value(got[0], expected):
+                if got and same_value(in_one_order(got[0]) if any_order else got[0], expected):
                     found.append((task, name, way))
     return found
 

@@ -142,6 +142,7 @@ def trainer_arguments(
         dataset_kwargs={'skip_prepare_dataset': True},
         report_to='none',
         disable_tqdm=True,
+        router_aux_loss_coef=0.0,  # the loss is that of the answers alone; the balance of experts is no part of it
         **schedule_arguments(cfg, n_rows),
         **device_arguments(runtime, fused_lora),
     )
