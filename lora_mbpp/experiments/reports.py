@@ -17,6 +17,7 @@ import papermill
 from nbformat import NotebookNode
 
 from ..core.files import fingerprint, read_json, sha256_file, shown, write_text
+from .warm_kernels import WarmKernelManager
 
 # %% ../../nbs/experiments/reports.ipynb #14-9b497e17
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ def run_step(step: ReportStep, folders: ReportFolders, aloud: bool = True) -> No
             stdout_file=sys.stdout if aloud else None,
             kernel_name='python3',
             extra_arguments=['--log-level=ERROR'],  # of the kernel: a warning about its TCP connection is no news
+            kernel_manager_class=WarmKernelManager,
         )
         finished = True  # a dead kernel leaves no exception in the report
     finally:
