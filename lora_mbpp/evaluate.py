@@ -51,6 +51,7 @@ from .models.runtime import Runtime, choose_runtime, device_info, peak_memory_gb
 from .sandbox.capabilities import require_layers
 from .sandbox.engine import Limits
 from .tasks.loading import with_benchmark
+from .training.model_card import refresh_card
 
 # %% ../nbs/03_eval.ipynb #evl-asked
 @dataclass(frozen=True)
@@ -214,6 +215,8 @@ def evaluate(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'ba
         eval_info=evaluation_info(asked, completed, judged, scored),
         meta_info={**meta_info(), 'device': device_info(asked.runtime)},
     )
+    if adapter:
+        refresh_card(cfg, run, adapter)
     return write_results(cfg, metrics)
 
 # %% ../nbs/03_eval.ipynb #evl-runs

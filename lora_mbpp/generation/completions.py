@@ -212,12 +212,14 @@ def complete_prompts(
     entry_points: list[str | None],  # the function that each prompt asks for
     most: int,  # new tokens of a completion
     n: int | None = None,  # at once (default: `MOST` of the device)
+    adapters: list[int] | None = None,  # of `loaded.multi_lora`, one for each prompt, -1 for none (default: none)
 ) -> list[dict]:
     "Greedy completions: `text`, `n_tokens` and `finish_reason` for each prompt."
     asked = enumerate(zip(prompts, entry_points, strict=True))
     tasks = [{'task_id': i, 'prompt': prompt, 'entry_point': name} for i, (prompt, name) in asked]
     ends = loaded.ends()
-    completions = [as_completion(loaded.tok, task, most, ends=ends) for task in tasks]
+    chosen = adapters or [-1] * len(tasks)
+    completions = [as_completion(loaded.tok, task, most, a, ends) for task, a in zip(tasks, chosen, strict=True)]
     for _ in completions_as_they_end(loaded, completions, n or MOST[loaded.model.device.type]):
         pass
     before = [begun_thought(chat_text(loaded.tok, prompt)) for prompt in prompts]

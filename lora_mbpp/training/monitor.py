@@ -76,6 +76,7 @@ class TrainingMonitor(TrainerCallback):
         self.batches = []  # ids of the batches since the last step; the trainer appends to it
         self.peak = PeakMemory()
         self.bar = None
+        self.tell = None  # takes numbers for trackers
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         "Start clock and bar, from where an earlier process left off; validate before the first step."
@@ -119,6 +120,8 @@ class TrainingMonitor(TrainerCallback):
             detach_lm_head(model)
         model.train()
         state.log_history.append({'step': state.global_step, 'val_nll': nll})
+        if self.tell:
+            self.tell({'eval_nll': nll})
 
 # %% ../../nbs/training/monitor.ipynb #monitor-history
 def history(log: list[dict]) -> tuple[list[dict], list[dict]]:

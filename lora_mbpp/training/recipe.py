@@ -15,7 +15,8 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from trl import SFTConfig
 
-from ..core.config import Config, RecipeConfig
+from ..core.config import Config, RecipeConfig, tracker_names
+from ..core.runs import run_name
 from ..models.runtime import Runtime, has_bitsandbytes
 
 # %% ../../nbs/training/recipe.ipynb #recipe-scale
@@ -132,6 +133,7 @@ def trainer_arguments(
     fused_lora: bool,  # all adapted layers are fused
 ) -> SFTConfig:
     "TRL's configuration of the run. Rows come packed and without padding, so TRL prepares nothing."
+    trackers = tracker_names(cfg.report_to)
     return SFTConfig(
         output_dir=str(folder / 'checkpoints'),
         save_steps=cfg.checkpoint_every,
@@ -140,7 +142,9 @@ def trainer_arguments(
         max_length=None,
         packing=False,
         dataset_kwargs={'skip_prepare_dataset': True},
-        report_to='none',
+        report_to=trackers or 'none',
+        run_name=run_name(cfg) if trackers else None,
+        project='lora_mbpp',
         disable_tqdm=True,
         router_aux_loss_coef=0.0,  # the loss is that of the answers alone; the balance of experts is no part of it
         **schedule_arguments(cfg, n_rows),

@@ -13,6 +13,7 @@ from peft import PeftModel
 from transformers import TrainerCallback
 
 from ..core.files import new_folder, read_json, write_json
+from ..models.base_identity import public_name
 
 # %% ../../nbs/training/snapshots.ipynb #snapshots-pissa
 def pissa_start(model: PeftModel, folder: Path) -> str:
@@ -25,10 +26,16 @@ def pissa_start(model: PeftModel, folder: Path) -> str:
 
 
 def save_peft(model: PeftModel, folder: Path) -> None:
-    "Save the adapter in PEFT's format, to be loaded onto the base model. `model.pissa_start`: as PiSSA's began."
+    """Save the adapter in PEFT's format, to be loaded onto the base model, which it names as others do.
+
+    `model.pissa_start`: PiSSA's adapter as it began."""
     start = getattr(model, 'pissa_start', None)
     extra = {'path_initial_model_for_weight_conversion': start} if start else {}
     model.save_pretrained(str(folder), **extra)
+    (folder / 'README.md').unlink(missing_ok=True)  # PEFT's empty template
+    config = read_json(folder / 'adapter_config.json')
+    if base := config.get('base_model_name_or_path'):
+        write_json(folder / 'adapter_config.json', {**config, 'base_model_name_or_path': public_name(base)})
 
 # %% ../../nbs/training/snapshots.ipynb #snapshots-keep
 def keep_snapshot(model: PeftModel, folder: Path, state) -> Path:
@@ -75,10 +82,11 @@ class SnapshotKeeper(TrainerCallback):
             keep_snapshot(model, self.folder, state)
 
 # %% ../../nbs/training/snapshots.ipynb #snapshots-save
-def save_adapter(model: PeftModel, folder: Path) -> None:
-    "Write the adapter in PEFT format; its weights appear only when they are whole. The checkpoints go."
+def save_adapter(model: PeftModel, tok, folder: Path) -> None:
+    "Write adapter and tokenizer; the weights appear only when they are whole, and last. The checkpoints go."
     scratch = folder / 'saving'
     save_peft(model, scratch)
+    tok.save_pretrained(str(scratch))
     for file in sorted(scratch.iterdir(), key=lambda path: path.name == 'adapter_model.safetensors'):
         file.replace(folder / file.name)
     scratch.rmdir()
