@@ -29,6 +29,7 @@ setup(
         "vllm": cfg["vllm_requirements"].split(),
         "ray": cfg["ray_requirements"].split(),
         "wasm": cfg["wasm_requirements"].split(),
+        "docs": cfg["docs_requirements"].split(),
     },
     entry_points={"console_scripts": cfg["console_scripts"].split()},
     zip_safe=False,
