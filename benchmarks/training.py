@@ -36,6 +36,7 @@ WAYS = {
     'unsloth': 'Unsloth packed, 8 x 2,048 tokens, its own checkpointing, where installed',
     'engine': 'lora_mbpp',
 }
+SHAPES = 'mistral-7b', 'qwen2.5-coder-0.5b', 'qwen2.5-coder-1.5b', 'smollm2-135m', 'tiny'
 GIB = 2**30
 
 
@@ -45,7 +46,7 @@ def add_row_options(parser) -> None:
     parser.add_argument('--codealpaca', help='CodeAlpaca as JSON')
     help = 'file of token lengths: read when it is there, written when not; then the data are not needed again'
     parser.add_argument('--lengths', help=help)
-    parser.add_argument('--shape', default='mistral-7b', choices=('mistral-7b', 'smollm2-135m', 'tiny'))
+    parser.add_argument('--shape', default='mistral-7b', choices=SHAPES)
     parser.add_argument('--rows', type=int, default=1000)
 
 
@@ -89,7 +90,7 @@ def rows_of(args) -> list:
 def write_model(shape: str, folder: Path) -> None:
     "A random-weight checkpoint of the shape; every matrix normal with deviation 0.02"
     import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
+    from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
 
     from lora_mbpp.models.tiny import tiny_tokenizer
 
@@ -99,9 +100,14 @@ def write_model(shape: str, folder: Path) -> None:
     )
     tiny = dict(vocab_size=30001, hidden_size=64, intermediate_size=128, num_hidden_layers=2)
     tiny |= dict(num_attention_heads=4, num_key_value_heads=2)
+    qwen = dict(vocab_size=151936, num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=32768)
+    half = dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, **qwen)
+    larger = dict(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, **qwen)
     config = {
         'mistral-7b': MistralConfig(sliding_window=None),
         'smollm2-135m': LlamaConfig(**smollm2),
+        'qwen2.5-coder-0.5b': Qwen2Config(**half),
+        'qwen2.5-coder-1.5b': Qwen2Config(**larger),
         'tiny': LlamaConfig(**tiny),
     }[shape]
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -186,6 +192,7 @@ def configured(job: dict):
         effective_batch=job['batch'],
         max_steps=job['steps'],
         recomputed_layers=job.get('recomputed'),
+        cuda_graphs=job.get('cuda_graphs', True),
         vram=job['budget'] + 1 if job['budget'] else None,
         optimizer='adamw_torch_fused' if torch.cuda.is_available() else 'adamw_torch',
     )
@@ -368,6 +375,7 @@ def options() -> argparse.Namespace:
     parser.add_argument('--steps', type=int, default=7, help='optimizer steps, two of which are not counted')
     parser.add_argument('--timeout', type=float, default=300, help='seconds a way may take')
     parser.add_argument('--model-dir', help='folder of a checkpoint of that shape, made when missing')
+    parser.add_argument('--cuda-graphs', default='true', choices=('true', 'false'), help="of the engine's steps")
     parser.add_argument('--profile', action='store_true', help="also print the kernels of one of the engine's steps")
     parser.add_argument('--save', action='store_true', help=f'append the figures to {RESULTS.relative_to(ROOT)}')
     parser.add_argument('--child', help=argparse.SUPPRESS)
@@ -397,6 +405,7 @@ def jobs_of(args) -> list[dict]:
             row_tokens=args.row_tokens,
             recomputed=args.recomputed,
             profile=args.profile and way == 'engine',
+            cuda_graphs=args.cuda_graphs == 'true',
         )
         for budget, way, rank in cases
     ]
@@ -498,6 +507,7 @@ def main() -> int:
             'share_of_limit': None if measured is None else round(measured / limit, 3),
             'quantization': args.quantization,
             'dtype': dtype,
+            'cuda_graphs': args.cuda_graphs == 'true' if way == 'engine' else None,
             'batch_rows': args.batch if way == 'engine' else None,
             'versions': package_versions(),
             **figures,

@@ -175,7 +175,7 @@ def train_info(cfg: Config, session: Session) -> dict:
         'row_tokens': trainer.limit.tokens,
         'recomputed_layers': layout.recomputed,
         'shrunk': trainer.limit.changes,
-        'how': session.how,
+        'how': [*session.how, trainer.how],
         'forecast': forecast(session.run_plan),
     }
 

@@ -385,3 +385,16 @@ def test_plan_in_words_and_numbers(tiny, tmp_path, capsys, monkeypatch):
     assert rows[0] == rows[1]
     assert main([*command, '--ranks', '8', '--vram', '5']) == 2
     assert 'Ways out' in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA')
+def test_recorded_steps_are_the_ordinary_ones(tiny, tmp_path):
+    """Losses of a run whose rows come back in a few shapes, as CUDA graphs and without."""
+    runs = {}
+    for way in (True, False):
+        cfg = resolve(**tiny, dtype='bfloat16', cuda_graphs=way, run=f'graphs-{way}', max_steps=12, rank=2)
+        runs[way] = train(cfg)['train_info']
+    losses = [[entry['loss'] for entry in runs[way]['losses']] for way in (True, False)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2) and len(set(losses[0])) > 4
+    assert 'steps: recorded as CUDA graphs' in runs[True]['how']
+    assert 'steps: not recorded (switched off)' in runs[False]['how']

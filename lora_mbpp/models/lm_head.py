@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOGIT_CHANGES', 'PIECE_BYTES', 'ChunkedLMHeadLoss', 'DetachedLMHead', 'has_plain_head', 'detach_lm_head',
-           'attach_lm_head', 'answer_states', 'completion_loss']
+           'attach_lm_head', 'piece_of', 'answer_states', 'completion_loss']
 
 # %% ../../nbs/models/lm_head.ipynb #lm_head-imports
 import torch
@@ -18,20 +18,24 @@ from .attention import logits_at
 class ChunkedLMHeadLoss(torch.autograd.Function):
     """Sum of the cross-entropies (nats) of hidden states (n, width) against targets (n,), `piece` rows at a time.
 
-    The head (vocabulary, width) is frozen. Called with hidden states, head, targets and `piece`.
+    The head (vocabulary, width) is frozen. Called with hidden states, head, targets and `piece`, and with numbers (n,)
+    that the cross-entropies are multiplied by (default: 1).
     """
 
     @staticmethod
-    def forward(ctx, hidden, head, targets, piece):
+    def forward(ctx, hidden, head, targets, piece, counted=None):
         total, gradient = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(hidden)
         for start in range(0, len(hidden), piece):
             rows = slice(start, start + piece)
             logits = (hidden[rows] @ head.T).float()
             logits -= logits.logsumexp(-1, keepdim=True)
             right = targets[rows, None]
-            total -= logits.gather(1, right).sum()
+            found = logits.gather(1, right)[:, 0]
+            total -= (found if counted is None else found * counted[rows]).sum()
             chance = logits.exp_()
             chance.scatter_add_(1, right, chance.new_full(right.shape, -1))
+            if counted is not None:
+                chance *= counted[rows, None]
             gradient[rows] = chance.to(hidden.dtype) @ head
         ctx.save_for_backward(gradient)
         return total
@@ -39,7 +43,7 @@ class ChunkedLMHeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d):
         (gradient,) = ctx.saved_tensors
-        return gradient * d.to(gradient.dtype), None, None, None
+        return gradient * d.to(gradient.dtype), None, None, None, None
 
 # %% ../../nbs/models/lm_head.ipynb #lm_head-detached
 class DetachedLMHead(nn.Module):
@@ -100,6 +104,11 @@ def attach_lm_head(model: PeftModel) -> bool:
 PIECE_BYTES = 256 * 2**20  # of float32 logits at a time
 
 
+def piece_of(weight: torch.Tensor) -> int:
+    "Tokens whose logits over a head (vocabulary, width) are computed at a time."
+    return max(64, PIECE_BYTES // (4 * weight.shape[0]))
+
+# %% ../../nbs/models/lm_head.ipynb #lm_head-states
 def answer_states(model, row: dict, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     "(what the model returns where the next token has a label: (n, ...), those labels: (n,)); `labels`: (rows, tokens)."
     wanted = labels[:, 1:] != -100
@@ -123,5 +132,4 @@ def completion_loss(model: PeftModel, row: dict, labels: torch.Tensor) -> torch.
     head = peft_model.get_base_model().get_output_embeddings()
     if not isinstance(head, DetachedLMHead):
         return F.cross_entropy(found.float(), targets, reduction='sum')
-    piece = max(64, PIECE_BYTES // (4 * head.weight.shape[0]))
-    return ChunkedLMHeadLoss.apply(found.to(head.weight.dtype), head.weight, targets, piece)
+    return ChunkedLMHeadLoss.apply(found.to(head.weight.dtype), head.weight, targets, piece_of(head.weight))

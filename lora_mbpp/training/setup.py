@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
@@ -29,6 +30,7 @@ from ..models.runtime import Runtime
 from .memory_plan import Layout
 from .monitor import FiniteCheck, TrainingMonitor
 from .recipe import lora_config, nested_start, trainer_arguments
+from .recorded_rows import RowRecorder, unrecorded_reason
 from .rows import collate
 from .sharding import shard_base
 from .snapshots import SnapshotKeeper
@@ -124,12 +126,14 @@ def tell_trackers(trainer: PackedTrainer, numbers: dict) -> None:
 
 def make_trainer(cfg: Config, runtime: Runtime, parts: TrainerParts) -> PackedTrainer:
     "A trainer of a prepared model whose steps are laid out by `parts.layout`."
-    callbacks = [FiniteCheck(), parts.monitor]
+    callbacks, fused = [FiniteCheck(), parts.monitor], is_fused(parts.model)
+    processes = PartialState().num_processes
+    why = unrecorded_reason(cfg.cuda_graphs, parts.model, parts.layout, processes, fused)
     if cfg.snapshots:
         callbacks.append(SnapshotKeeper(parts.folder / 'snapshots', cfg.snapshots))
     trainer = PackedTrainer(
         model=parts.model,
-        args=trainer_arguments(cfg, runtime, parts.folder, len(parts.documents), is_fused(parts.model)),
+        args=trainer_arguments(cfg, runtime, parts.folder, len(parts.documents), fused),
         train_dataset=Dataset.from_list(parts.documents),
         processing_class=parts.tok,
         callbacks=callbacks,
@@ -138,7 +142,10 @@ def make_trainer(cfg: Config, runtime: Runtime, parts: TrainerParts) -> PackedTr
         batches=parts.monitor.batches,
         lr_ratio=16 if cfg.method == 'lora+' else None,
         shares_weights=parts.layout.weight_shards > 1,
+        recorder=None if why else RowRecorder(parts.model),
     )
+    trainer.how = f'steps: not recorded ({why})' if why else 'steps: recorded as CUDA graphs'
+    print(trainer.how)
     trainer.remove_callback(PrinterCallback)
     if tracker_names(cfg.report_to):
         parts.monitor.tell = partial(tell_trackers, trainer)

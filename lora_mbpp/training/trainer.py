@@ -19,6 +19,7 @@ from ..models.packing import row_size, shares
 from ..models.proof import row_kind
 from ..models.recomputation import checkpoint_layers
 from .checkpoints import WholeCheckpoints
+from .recorded_rows import RowRecorder
 from .rows import Place, documents_of, process_rows
 from .sharding import SharedWeights
 
@@ -67,12 +68,14 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         batches: list | None = None,  # collects the ids of the batches that were computed
         lr_ratio: float | None = None,  # LoRA+: how many times faster B learns than A
         shares_weights: bool = False,  # the processes share the base weights
+        recorder: RowRecorder | None = None,  # computes rows as CUDA graphs
         **kwargs,
     ):
         self.limit = RowLimit(row_tokens)
         self.batches = batches
         self.lr_ratio = lr_ratio
         self.shares_weights = shares_weights
+        self.recorder = recorder
         super().__init__(*args, **kwargs)
 
     def get_train_dataloader(self):
@@ -119,6 +122,8 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         weight = self.args.world_size / torch.tensor(targets, device=self.args.device)
         while True:
             try:
+                if self.recorder:
+                    return self.recorded_step(inputs, weight)
                 return self.forth_and_back(model, self.rows(inputs), weight)
             except torch.OutOfMemoryError as error:
                 cause = str(error).split('. ')[0]
@@ -136,6 +141,13 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
             total = total + loss.detach()
         return total
 
+    def recorded_step(self, inputs: dict, weight: torch.Tensor) -> torch.Tensor:
+        "The same, by the recorder."
+        documents = documents_of(inputs)
+        self.recorder.begin_step()
+        runs = shares([len(ids) for ids, _ in documents], self.limit.tokens)
+        return sum(self.recorder.loss([documents[i] for i in run], weight) for run in runs)
+
     def make_room(self, model, lengths: list[int], cause: str) -> None:
         "After running out of memory: drop the step's gradients and tighten the limit. Raises `UserError`."
         step = self.state.global_step + 1
@@ -145,6 +157,7 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
                 'with several processes a step cannot be taken back; '
                 'lower --row-tokens, or raise --recomputed-layers; the run continues from its last checkpoint'
             )
+        self.recorder = None  # its memory is needed, and steps are computed without it from here on
         model.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
