@@ -15,7 +15,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from transformers import PrinterCallback, set_seed
+from transformers import PrinterCallback, TrainerControl, set_seed
 
 from ..core.config import Config, RecipeConfig, tracker_names
 from ..core.errors import UserError
@@ -120,8 +120,8 @@ class TrainerParts:
 
 # %% ../../nbs/training/setup.ipynb #setup-make
 def tell_trackers(trainer: PackedTrainer, numbers: dict) -> None:
-    "Hand numbers to the trackers of a trainer."
-    trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, numbers)
+    "Hand numbers to the trackers of a trainer, whose own plan for logging (`trainer.control`) stays as it is."
+    trainer.callback_handler.call_event('on_log', trainer.args, trainer.state, TrainerControl(), logs=numbers)
 
 
 def make_trainer(cfg: Config, runtime: Runtime, parts: TrainerParts) -> PackedTrainer:
