@@ -20,7 +20,7 @@ setup(
     license="Apache-2.0",
     keywords=cfg["keywords"],
     packages=find_packages(include=["lora_mbpp", "lora_mbpp.*"]),
-    package_data={"lora_mbpp": ["assets/*"]},
+    package_data={"lora_mbpp": ["assets/*", "assets/*/*"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require={

@@ -8,13 +8,14 @@ __all__ = ['FIGURES', 'results_folder', 'result_tables', 'draw_figures', 'probe_
 # %% ../nbs/04_analysis.ipynb #04-ca9341d6
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from .core.config import Config
 from .core.files import project_root, shown, write_text
 from .core.runs import artifacts_folder, group_name
 from .reporting.adapter_anatomy import adapters_in, norm_table, overlap_pairs, overlap_table, spectrum_table
-from .reporting.comparisons import comparison_table, component_table
+from .reporting.comparisons import component_table
 from .reporting.figures_adapters import figure_norms, figure_overlap, figure_rank_truncation, figure_spectra
 from lora_mbpp.reporting.figures_comparison import (
     figure_components,
@@ -66,13 +67,16 @@ def results_folder(cfg: Config) -> Path:
     return shipped
 
 # %% ../nbs/04_analysis.ipynb #04-26431892
-def result_tables(runs: list[dict], repeated: dict | None = None, margins: dict | None = None) -> dict[str, tuple]:
-    "Tables behind the figures that need metrics files only, by the figure's name; those without data are left out."
+def result_tables(runs: list[dict], repeated: dict | None, comparisons: pd.DataFrame) -> dict[str, tuple]:
+    """Tables behind the figures that need metrics files only, by the figure's name; those without data are left out.
+
+    `comparisons`: of `comparison_table`, which takes seconds in a large study and is made once.
+    """
     if len(runs) < 2:
         return {}
     leakage = leakage_table(runs)
     tables = {
-        'forest': comparison_table(runs, repeated, margins),
+        'forest': comparisons,
         'components': component_table(runs, repeated),
         'pass_by_rank': run_table(runs),
         'curves': curve_table(runs),

@@ -488,6 +488,7 @@ def test_a_sound_study_is_stated(tmp_path, capsys):
 def test_what_is_refused_is_stated_nowhere(tmp_path, capsys, what):
     """Console, page and the analysis' own gate: the same sentence in one red box, no number, status 1."""
     from lora_mbpp.analysis import result_tables
+    from lora_mbpp.reporting.comparisons import comparison_table
     from lora_mbpp.reporting.confound_check import comparable_study
 
     assert main(['report', *study_in(tmp_path, CONFOUNDS[what])]) == 1
@@ -498,7 +499,7 @@ def test_what_is_refused_is_stated_nowhere(tmp_path, capsys, what):
 
     def analysis():
         runs, again = comparable_study(tmp_path / 'artifacts', 'starter')
-        result_tables(runs, again)
+        result_tables(runs, again, comparison_table(runs, again))
 
     sentence = complaint(analysis)
     assert sentence and sentence in said

@@ -163,6 +163,8 @@ class ReportScheduler:
     shares_gpus: bool = False
     # whether what the notebooks print appears here too
     verbose: bool = False
+    # called with the name of a step and its new state: `running`, `done`, or why it failed
+    watch: Callable[[str, str], None] = lambda name, state: None
 
     @property
     def one_line_a_step(self) -> bool:
@@ -183,6 +185,8 @@ class ReportScheduler:
         everything = study or steps
         labels = {one.name: f'[{i}/{len(everything)}] {one.name}' for i, one in enumerate(everything, 1)}
         queue = ReportQueue(steps[:], self.limit, labels, failed)
+        for one in everything:
+            self.watch(one.name, 'waiting')
         while queue.waiting or queue.running:
             while step := queue.pop_ready():
                 self.start(step, queue, folders)
@@ -196,16 +200,19 @@ class ReportScheduler:
         outdated = step.name == '04_analysis' and queue.changed
         if is_done(step, folders) and not outdated:
             print(f'{label}: done already', flush=True)
+            self.watch(step.name, 'done')
             return
         if cause := failed_requirement(step, set(queue.failed)):
             queue.failed[step.name] = f'needs {cause}'
             print(f'{label}: left out, {cause} failed', flush=True)
+            self.watch(step.name, f'needs {cause}')
             return
         if self.one_line_a_step:
             print(f'{label}: ', end='', flush=True)
         elif self.on_cluster or self.verbose:
             print(f"{label}: {'handed to the cluster' if self.on_cluster else 'running'}", flush=True)
         queue.changed = True
+        self.watch(step.name, 'running')
         started = time.perf_counter()
         aloud = isinstance(self.executor, InlineExecutor) and self.verbose
         queue.add_running(self.executor.submit(run_step, step, folders, aloud), step, started)
@@ -223,6 +230,7 @@ class ReportScheduler:
         if isinstance(error, KeyboardInterrupt):
             raise error
         begun = '' if self.one_line_a_step else f'{label}: '
+        self.watch(report.step.name, 'done' if error is None else first_line(error))
         if error is None:
             print(f'{begun}finished in {seconds:.0f} s', flush=True)
             return

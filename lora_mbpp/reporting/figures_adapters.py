@@ -22,6 +22,7 @@ from lora_mbpp.reporting.plotting import (
     rank_name,
     rank_styles,
     set_finding,
+    widen,
 )
 
 # %% ../../nbs/reporting/figures_adapters.ipynb #23-2ca8ac1a
@@ -38,7 +39,7 @@ def figure_spectra(spectra: pd.DataFrame) -> Figure:
     for rank, rows in positive.groupby('rank'):
         band = rows.groupby('index')['singular'].quantile([0.1, 0.5, 0.9]).unstack()
         ax.fill_between(band.index, band[0.1], band[0.9], color=styles[rank]['color'], alpha=0.15, lw=0)
-        ax.plot(band.index, band[0.5], lw=1.6, label=rank_name(rank), markevery=max(1, len(band) // 8), **styles[rank])
+        ax.plot(band.index, band[0.5], label=rank_name(rank), markevery=max(1, len(band) // 8), **styles[rank])
     ax.set(yscale='log', ylabel='singular value of the update\n(median, 10 to 90 % of modules)')
     rank_axis(ax, {1, *positive['rank']}, 'index of the singular value')
     legend_right(fig, ax)
@@ -180,6 +181,7 @@ def figure_rank_truncation(truncated: pd.DataFrame, native: pd.DataFrame) -> Fig
         if pd.notna(base[column].mean()):
             ax.axhline(base[column].mean(), color='0.45', ls='--', label='base')
         ax.set_ylabel(label)
+        widen(ax, 'nats' if column == 'nll' else 'points')
     rank_axis(ax, {*cut['rank'], *trained['rank']}, 'rank k')
     handles, labels = axes[0, 0].get_legend_handles_labels()
     labels = [f'{name}, cut' if name.startswith('r=') else name for name in labels]

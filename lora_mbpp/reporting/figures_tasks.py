@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLIP_LOOKS', 'bar_looks', 'funnel_finding', 'figure_funnel', 'draw_flips', 'flip_finding', 'figure_flips',
            'similarity_bins', 'leakage_shares', 'leakage_finding', 'draw_shares', 'draw_bin_counts', 'figure_leakage',
-           'atlas_codes', 'class_greys', 'draw_atlas', 'figure_atlas']
+           'atlas_codes', 'class_colours', 'draw_atlas', 'figure_atlas']
 
 # %% ../../nbs/reporting/figures_tasks.ipynb #figtasks-imports
 import textwrap
@@ -18,7 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from statsmodels.stats.proportion import proportion_confint
 
-from .plotting import house_figure, legend_right, rank_name, rank_styles, set_finding
+from lora_mbpp.reporting.plotting import (
+    PROGRAM_COLOURS,
+    house_figure,
+    legend_right,
+    rank_name,
+    rank_styles,
+    set_finding,
+)
 from ..sandbox.verdicts import VERDICTS
 
 # %% ../../nbs/reporting/figures_tasks.ipynb #figtasks-bars
@@ -37,6 +44,8 @@ def funnel_finding(means: pd.DataFrame) -> str:
     if falls.empty or falls.isna().all().all():
         return f'Share of completions that reach "{means.index[0]}"'
     place = falls.mean(axis=1).idxmax()
+    if not falls.mean(axis=1)[place] > 0:
+        return 'Share of completions that reach each step'
     ends = dict.fromkeys([means.columns[0], means.columns[-1]])
     lost = ' and '.join(f'{falls.loc[place, rank]:.0f} of {rank_name(rank)}' for rank in ends)
     return f'Most completions are lost before "{place}": {lost} in a hundred'
@@ -155,7 +164,8 @@ def draw_shares(ax, shares: pd.DataFrame) -> None:
         rows = shares[shares['rank'] == rank]
         x = rows.bin.cat.codes + 0.7 * (i - (len(ranks) - 1) / 2) / len(ranks)
         ax.vlines(x, 100 * rows.low, 100 * rows.high, color='0.3', lw=1)
-        ax.plot(x, 100 * rows.share, **{**styles[rank], 'linestyle': 'none'}, label=rank_name(rank))
+        look = {**styles[rank], 'linestyle': 'none', 'markersize': 6.5}
+        ax.plot(x, 100 * rows.share, **look, label=rank_name(rank))
 
 
 def draw_bin_counts(ax, tasks: pd.DataFrame) -> None:
@@ -202,11 +212,9 @@ def atlas_codes(atlas: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return codes.iloc[order], classes
 
 
-def class_greys(classes: list[str]) -> dict[str, str]:
-    "White for passed, and a grey from light to dark for each other class."
-    failing = [name for name in classes if name != 'passed']
-    shades = np.linspace(0.8, 0, len(failing))
-    return {'passed': '1.0', **{name: f'{grey:.2f}' for name, grey in zip(failing, shades)}}
+def class_colours(classes: list[str]) -> dict[str, str]:
+    "The colour of each class, that of its mark on every page; white for what was not run."
+    return {name: PROGRAM_COLOURS[name][1] if name in PROGRAM_COLOURS else '#ffffff' for name in classes}
 
 # %% ../../nbs/reporting/figures_tasks.ipynb #figtasks-atlas-draw
 def draw_atlas(ax, codes: pd.DataFrame, colours: list[str]) -> None:
@@ -229,11 +237,11 @@ def figure_atlas(atlas: pd.DataFrame) -> Figure:
     A verdict is one of `VERDICTS` or NaN.
     """
     codes, classes = atlas_codes(atlas)
-    greys = class_greys(classes)
+    colours = class_colours(classes)
     fig, ax = plt.subplots(figsize=(6.5, 5.2))
-    draw_atlas(ax, codes, [greys[name] for name in classes])
+    draw_atlas(ax, codes, [colours[name] for name in classes])
     counts = [int((codes == i).sum().sum()) for i in range(len(classes))]
-    handles = [Patch(facecolor=greys[name], edgecolor='black', lw=0.6) for name in classes]
+    handles = [Patch(facecolor=colours[name], edgecolor='black', lw=0.6) for name in classes]
     labels = [f"{name.replace('_', ' ')} {n}" for name, n in zip(classes, counts)]
     fig.legend(handles, labels, loc='outside right center')
     passed = (atlas == 'passed').sum(axis=1)

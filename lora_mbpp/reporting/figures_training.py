@@ -23,6 +23,7 @@ from lora_mbpp.reporting.plotting import (
     rank_span,
     rank_styles,
     set_finding,
+    widen,
 )
 
 # %% ../../nbs/reporting/figures_training.ipynb #23-b530974f
@@ -34,6 +35,7 @@ def figure_curves(curves: pd.DataFrame) -> Figure:
     """
     fig, ax = plt.subplots(figsize=(6.5, 3.4))
     draw_ranks(ax, curves, 'target_tokens', 'nll')
+    widen(ax, 'nats')
     ax.set(xlabel='target tokens trained on', ylabel='validation NLL (nats per token)')
     ax.xaxis.set_major_formatter(EngFormatter(sep=''))
     legend_right(fig, ax)
@@ -67,11 +69,13 @@ def figure_first_steps(losses: pd.DataFrame, steps: int = 20) -> Figure:
     for rank, style in rank_styles(wide.columns).items():
         if rank not in wide:
             continue
-        axes[0].plot(wide.index, wide[rank], lw=1.4, label=rank_name(rank), **style)
-        axes[1].plot(wide.index, wide[rank] - wide[lowest], lw=1.4, **{**style, 'markersize': 4})
+        axes[0].plot(wide.index, wide[rank], label=rank_name(rank), **style)
+        axes[1].plot(wide.index, wide[rank] - wide[lowest], **{**style, 'markersize': 4})
     axes[0].set(ylabel='training loss\n(nats per token)')
     axes[1].set(xlabel=f"optimizer step (seed {losses['seed'].min():g})", ylabel=f'minus {rank_name(lowest)}')
     axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    for ax in axes:
+        widen(ax, 'nats')
     legend_right(fig, axes[0])
     gaps = wide.max(axis=1) - wide.min(axis=1)
     found = f'losses start {gaps.iloc[0]:.4f} nats apart and are at most {gaps.max():.4f} apart in {len(wide)} steps'
@@ -99,10 +103,11 @@ def figure_learning_rates(rates: pd.DataFrame) -> Figure:
     best = pd.DataFrame([{'rank': rank, 'lr': line.idxmin(), 'nll': line.min()} for rank, line in lines])
     for rank, rows in rates.groupby('rank'):
         ax.plot(rows.lr, rows.nll, '.', color=styles[rank]['color'], ms=4)
-        ax.plot(means[rank].index, means[rank], lw=1.6, label=rank_name(rank), **styles[rank])
+        ax.plot(means[rank].index, means[rank], label=rank_name(rank), **styles[rank])
     ax.plot(best.lr, best.nll, 'o', mfc='none', mec='black', ms=14, mew=1.4, label='best')
     ax.set(xscale='log', yscale='log' if means.max() > 3 * means.min() else 'linear')
     ax.set(xlabel='learning rate', ylabel='validation NLL (nats per token)')
+    widen(ax, 'nats')
     legend_right(fig, ax)
     return set_finding(fig, learning_rate_finding(best, rates))
 
@@ -133,6 +138,7 @@ def figure_quality(snapshots: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(len(panels), 1, figsize=(6.5, 1.4 + 1.9 * len(panels)), sharex=True, squeeze=False)
     for ax, (column, label) in zip(axes[:, 0], panels.items()):
         draw_ranks(ax, table, 'target_tokens', column)
+        widen(ax, 'nats' if column == 'nll' else 'points')
         ax.set_ylabel(label)
     ax.set_xlabel('target tokens trained on')
     ax.xaxis.set_major_formatter(EngFormatter(sep=''))

@@ -8,8 +8,10 @@ __all__ = ['UNITS', 'OUTCOMES', 'BETTER', 'NAMED', 'amount', 'with_unit', 'small
            'answer']
 
 # %% ../../nbs/reporting/sentences.ipynb #sentences-imports
+import pandas as pd
+
 from ..core.runs import PREREGISTRATION
-from .comparisons import FAMILIES, comparison_table, rank_trend
+from .comparisons import FAMILIES, rank_trend
 
 # %% ../../nbs/reporting/sentences.ipynb #sentences-amount
 UNITS = {'NLL': (1, ' nats', '.3f'), 'pass@1': (100, ' points', '.1f')}
@@ -69,11 +71,9 @@ def sentence(row: dict) -> str:
     return f"{endpoint}, {row['b']} against {row['a']}: {verdict_phrase(row)}; {', '.join(filter(None, parts))}"
 
 # %% ../../nbs/reporting/sentences.ipynb #sentences-all
-def sentences(runs: list[dict], repeated: dict | None = None, margins: dict[str, float] | None = None) -> list[str]:
-    "All comparisons in words, the primary endpoint first; none for a single run."
-    if len(runs) < 2:
-        return []
-    return [sentence(row) for row in comparison_table(runs, repeated, margins).to_dict('records')]
+def sentences(comparisons: pd.DataFrame) -> list[str]:
+    "All comparisons (of `comparison_table`) in words, in its order."
+    return [sentence(row) for row in comparisons.to_dict('records')]
 
 # %% ../../nbs/reporting/sentences.ipynb #sentences-named
 def spread(rows: list[dict], endpoint: str) -> str:
@@ -158,11 +158,11 @@ def seeds_sentence(rows: list[dict]) -> str:
     )
 
 # %% ../../nbs/reporting/sentences.ipynb #sentences-whole
-def answer(runs: list[dict], repeated: dict | None = None, margins: dict[str, float] | None = None) -> str:
-    "What the study found, in a few plain sentences."
+def answer(runs: list[dict], comparisons: pd.DataFrame) -> str:
+    "What the study found, in a few exact sentences; `comparisons`: of `comparison_table`."
     if len(runs) < 2:
         return 'Only the base model has been measured: there is nothing to compare.'
-    rows, found = comparison_table(runs, repeated, margins).to_dict('records'), []
+    rows, found = comparisons.to_dict('records'), []
     for endpoint in dict.fromkeys(row['endpoint'] for row in rows):
         here = [row for row in rows if row['endpoint'] == endpoint]
         for family, what in zip(FAMILIES, ('against the base model', 'between ranks')):
