@@ -242,12 +242,15 @@ def test_a_large_atlas_is_cut_and_says_so(tmp_path):
     runs, _ = study(tmp_path)
     for run in runs:
         rows = run['eval_info']['per_task']
-        long = [{**row, 'task_id': i, 'code': 'x = 1\n' * 500 + '<' * 3000} for i, row in enumerate(rows * 20)]
+        long = [
+            {**row, 'task_id': i, 'code': ''.join(f'x = {j}\n' for j in range(60)) + '<' * 6000}
+            for i, row in enumerate(rows * 20)
+        ]
         run['eval_info']['per_task'] = long
         write_jsonl(tmp_path / 'metrics' / f'{run["run_info"]["run"]}.results.jsonl', long)
     page = atlas_page(tmp_path, runs)
     assert (
-        len(page.encode()) < PAGE_LIMIT and 'to keep this page small; all are in' in page and 'cut here: 6000' in page
+        len(page.encode()) < PAGE_LIMIT and 'to keep this page small; all are in' in page and 'cut here: 6410' in page
     )
     assert page.count('class="task"') == 600
 

@@ -138,7 +138,7 @@ def verdicts_by_rank(runs: list[dict]) -> dict[str, dict]:
 def difference(before: str, after: str) -> str:
     "HTML of the lines of `after`, those that `before` has not as `<ins>`; between them, as `<del>`, what it lost."
     old, new, lines = before.splitlines(), after.splitlines(), []
-    for kind, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    for kind, i, j, k, m in SequenceMatcher(None, old, new).get_opcodes():
         if kind == 'equal':
             lines += [f'{html.escape(line)}\n' for line in new[k:m]]
         else:
