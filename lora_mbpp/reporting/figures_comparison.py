@@ -234,6 +234,7 @@ def figure_forgetting(forgetting: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(1, len(texts), figsize=(6.5, 3.4), sharey=True, squeeze=False)
     for ax, text in zip(axes[0], texts):
         draw_forgetting(ax, forgetting[forgetting.text == text], styles)
+        widen(ax, 'nats', 'x')
         ax.set_title(text)
     widen(axes[0, 0], 'nats')
     axes[0, 0].set_ylabel('change of NLL on other text\n(nats per token; up: forgotten)')

@@ -201,7 +201,8 @@ class Atlas:
     def line(self, task_id) -> str:
         "HTML of what is seen of a folded task."
         asked = self.tasks.get(task_id, {}).get('text', '').strip().split('\n')[0]
-        question = f'<span class="question"><b>{html.escape(str(task_id))}</b> {html.escape(asked[:140])}</span>'
+        begun = asked if len(asked) <= 140 else f'{asked[:140].rsplit(maxsplit=1)[0]} …'
+        question = f'<span class="question"><b>{html.escape(str(task_id))}</b> {html.escape(begun)}</span>'
         return f'<summary>{question}{rank_marks(task_id, self.verdicts)}</summary>'
 
     def programs(self, task_id) -> str:
