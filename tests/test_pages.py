@@ -4,11 +4,13 @@ import json
 import re
 from html.parser import HTMLParser
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from lora_mbpp.analysis import draw_figures, result_tables
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.files import write_json, write_jsonl
 from lora_mbpp.evaluation.comparison import tasks_id
@@ -17,8 +19,11 @@ from lora_mbpp.experiments.progress_page import Progress, time_left
 from lora_mbpp.experiments.report_page import as_html, results_begin
 from lora_mbpp.experiments.reports import ReportStep
 from lora_mbpp.reporting.comparisons import comparison_table
-from lora_mbpp.reporting.pages import PAGE_LIMIT
+from lora_mbpp.reporting.figures_comparison import VERDICT_MARKERS
+from lora_mbpp.reporting.figures_tasks import class_colours
+from lora_mbpp.reporting.pages import PAGE_LIMIT, verdict_style
 from lora_mbpp.reporting.plain_answer import plain_answer
+from lora_mbpp.reporting.plotting import PROGRAM_COLOURS, VERDICT_COLOURS, rank_styles
 from lora_mbpp.reporting.task_atlas import atlas_page, measured_tasks, solvers
 from lora_mbpp.tasks.loading import starter_tasks
 from lora_mbpp.testing import simulated_study
@@ -352,6 +357,7 @@ def test_a_sweep_in_progress_renews_itself(tmp_path):
     reader = check((tmp_path / 'index.html').read_text(), scripts=0)
     assert {'http-equiv': 'refresh', 'content': '5'} in reader.named('meta')
     assert '1 of 3 steps are done' in reader.text and 'Running: 02_train_r8_s0.' in reader.text
+    assert not reader.named('a')  # neither the answer nor the tasks are there yet
     progress.tell('02_train_r8_s0', HOSTILE)
     progress.stopped('KeyboardInterrupt')
     reader = check((tmp_path / 'index.html').read_text(), scripts=0)
@@ -360,3 +366,62 @@ def test_a_sweep_in_progress_renews_itself(tmp_path):
 
 def test_time_left_knows_only_kinds_that_have_ended():
     assert time_left(['02_a', '02_b', '03_a'], {'02_c': 10, '02_d': 20}, 2) == (15, ['03_a'])
+
+
+def test_a_refused_study_leaves_no_page_of_tasks(tmp_path, capsys):
+    (tmp_path / 'tasks.html').write_text('of another study')
+    page, refusal = write_index(resolve(artifacts_dir=str(tmp_path)), [], {}, tmp_path)
+    reader = check(page.read_text(), scripts=1)
+    assert refusal and refusal in reader.text and not (tmp_path / 'tasks.html').exists()
+    assert {a['href'] for a in reader.named('a')} == {'#reports'}
+
+
+def test_no_change_is_not_called_luck():
+    runs = simulated_study({8: (0.2, 1.0)})
+    for record, other in zip(runs[1]['eval_info']['per_task'], runs[0]['eval_info']['per_task']):
+        record['verdict'] = other['verdict']
+    runs[1]['eval_info']['pass_at_1'] = runs[0]['eval_info']['pass_at_1']
+    first, second = plain_answer(runs, comparison_table(runs))
+    assert (
+        '10 of 60 tasks are solved before and after it' in first and 'luck' not in first and 'Only one rank' in second
+    )
+
+
+def axes_of(figure):
+    return [ax for ax in figure.axes if ax.has_data()]
+
+
+@pytest.mark.parametrize('name', ['curves', 'cost', 'forest', 'pass_by_rank', 'first_steps', 'forgetting'])
+def test_axes_do_not_make_a_mountain_of_a_molehill(name):
+    """Ranks that hardly differ: an axis in nats spans 0.05, one in points 10."""
+    runs = simulated_study({8: (0.35, 0.5812), 32: (0.35, 0.5806)}, n=400, luck=0.0)
+    figure = draw_figures({name: result_tables(runs, None, comparison_table(runs))[name]})[name]
+    for ax in axes_of(figure):
+        for words, (low, high) in ((ax.get_xlabel(), ax.get_xlim()), (ax.get_ylabel(), ax.get_ylim())):
+            least = 10 if 'points' in words or words.endswith('(%)') else 0.05 if 'nats' in words else 0
+            assert abs(high - low) > least - 1e-9, (words, low, high)
+    plt.close('all')
+
+
+def test_a_title_calls_no_noise_a_finding():
+    runs = simulated_study({8: (0.35, 0.5812), 32: (0.35, 0.5806)}, n=400, luck=0.0)
+    tables = result_tables(runs, None, comparison_table(runs))
+    titles = {name: figure.get_suptitle() for name, figure in draw_figures(tables).items()}
+    plt.close('all')
+    assert 'minutes' not in titles['cost'] and 'within 0.010 nats' in titles['cost'].replace('\n', ' ')
+    assert not any(re.search(r'passes most|best rank|p = 0\.000|\bp 0\.000', title) for title in titles.values())
+
+
+def test_lines_of_ranks_in_one_place_are_all_seen():
+    styles = rank_styles([0, 8, 32, 64])
+    widths = [styles[rank]['linewidth'] for rank in (8, 32, 64)]
+    assert widths == sorted(widths, reverse=True) and widths[0] > widths[-1] + 2
+    assert len({styles[rank]['color'] for rank in styles}) == len(styles)
+
+
+def test_a_verdict_has_one_colour():
+    """That of its mark on pages is that of the figure of all tasks."""
+    style = verdict_style()
+    assert class_colours(['passed', 'timeout']) == {n: PROGRAM_COLOURS[n][1] for n in ('passed', 'timeout')}
+    assert all(f'.mark.{name}{{background:{look[1]}' in style for name, look in PROGRAM_COLOURS.items())
+    assert all(VERDICT_MARKERS[name]['mfc'] == look[0] for name, look in VERDICT_COLOURS.items())

@@ -33,7 +33,7 @@ from ..reporting.comparisons import FAMILIES, comparison_table
 from ..reporting.confound_check import comparable_study, preregistration_sentence
 from ..reporting.figures_comparison import figure_forest
 from ..reporting.loading import by_rank, label_of, metrics_in, unit_of
-from ..reporting.pages import Page, as_png, badge, html_table, page_html, paragraph, sparkline
+from ..reporting.pages import PAGE_LINKS, Page, as_png, badge, html_table, page_html, paragraph, sparkline
 from ..reporting.plain_answer import plain_answer, solved
 from ..reporting.plotting import VERDICT_COLOURS
 from ..reporting.readable_tables import headline, readable, verdicts
@@ -278,20 +278,16 @@ def index_html(cfg: Config, answer_part: str, parts: list[str]) -> str:
     contents = [('study', 'The study', 2), ('runs', 'Runs', 2), ('tasks', 'Tasks', 2), ('reports', 'Reports', 2)]
     body = ''.join(parts)
     present = tuple(entry for entry in contents if f'id="{entry[0]}"' in body)
-    title = 'What did the LoRA rank buy?'
-    return page_html(
-        Page(f'{title} ({group_name(cfg)})', f'<h1>{title}</h1>{answer_part}{body}', present, script='report.js')
-    )
+    title, ways = 'What did the LoRA rank buy?', PAGE_LINKS if 'id="tasks"' in body else ''
+    whole = f'<h1>{title}</h1>{answer_part}{body}'
+    return page_html(Page(f'{title} ({group_name(cfg)})', whole, present, ways, script='report.js'))
 
 
 def failures_html(failed: dict[str, str]) -> str:
     "HTML of what failed; empty where nothing did."
     lines = ''.join(f'<li>{html.escape(name)}: {html.escape(why)}</li>' for name, why in failed.items())
-    return (
-        f'<div class="failed"><p>{len(failed)} reports are missing or damaged:</p><ul>{lines}</ul></div>'
-        if failed
-        else ''
-    )
+    box = f'<div class="failed"><p>{len(failed)} reports are missing or damaged:</p><ul>{lines}</ul></div>'
+    return box if failed else ''
 
 # %% ../../nbs/experiments/index_page.ipynb #14-ix-tasks-page
 def task_config(cfg: Config, reports: Path) -> Config:
@@ -315,6 +311,7 @@ def finding_or_refusal(cfg: Config, reports: Path) -> tuple[str, list[str], str 
         found = study_found(cfg, *comparable_study(artifacts_folder(cfg), group_name(cfg)))
     except UserError as error:
         print(f'\nno finding: {error}')
+        (reports / 'tasks.html').unlink(missing_ok=True)  # of a study that may have been another
         return paragraph(f'No finding. {error}', ' class="refused"'), [], str(error)
     table = readable(headline(found.runs))
     print_finding(found, table)

@@ -67,8 +67,8 @@ def progress_words(progress: Progress) -> str:
     waiting = [name for name, state in progress.states.items() if state in ('waiting', 'running')]
     left, unknown = time_left(waiting, progress.seconds, min(progress.side_by_side, max(len(waiting), 1)))
     left = max(0, left - sum(time.time() - progress.began[name] for name in running))
-    least = 'at least ' if unknown else 'about '
-    rest = f', {least}{minutes(left)} left' if progress.seconds and waiting else ''
+    more = f' and {len(unknown)} steps of kinds that none has ended of yet' if unknown else ''
+    rest = f', about {minutes(left)}{more} left' if progress.seconds and waiting else ''
     total, ended = len(progress.states), len(progress.states) - len(waiting)
     return f'{ended} of {total} steps are done{rest}. Running: {", ".join(running) or "nothing"}.'
 
@@ -99,4 +99,4 @@ def progress_html(progress: Progress, stopped: str | None = None) -> str:
         + html_table(['step', 'state', 'time'], [progress_row(progress, name) for name in progress.states])
         + (paragraph(renews, ' class="note"') if not stopped else '')
     )
-    return page_html(Page(title, body, refresh=None if stopped else RENEWED))
+    return page_html(Page(title, body, ways='', refresh=None if stopped else RENEWED))

@@ -215,5 +215,6 @@ def as_html(nb: NotebookNode, name: str) -> str:
         f'<details class="chapter"><summary>the text of the notebook up to its results</summary>{chapter}</details>'
     )
     contents = [*contents_of(results), ('chapter', 'How it works', 2)]
-    page = Page(f'{summary.title} ({name})', body, tuple(contents), SWITCH, code_style(), 'report.js')
+    style, script = code_style(), 'report.js'
+    page = Page(f'{summary.title} ({name})', body, tuple(contents), tools=SWITCH, style=style, script=script)
     return page_html(page)

@@ -50,7 +50,10 @@ def training_sentence(runs: list[dict], rows: list[dict]) -> str:
     outcome = one_outcome(by_endpoint['pass@1'])
     if outcome == 'mixed' and 'worse' in outcomes.values():
         return f'Training helped at some ranks ({better or "none"}) and did harm at others.'
-    numbers = f'{solved(runs[1:])} tasks are solved after it, {solved(runs[:1])} before'
+    after, before = solved(runs[1:]), solved(runs[:1])
+    if outcome == 'inconclusive' and after == before:
+        return f'Whether training helps to solve tasks is open: {after} tasks are solved before and after it.'
+    numbers = f'{after} tasks are solved after it, {before} before'
     finer = one_outcome(by_endpoint['NLL']) if by_endpoint['NLL'] else 'inconclusive'
     more = '' if outcome in ('better', 'worse', 'mixed') else LIKELIER.get(finer, '')
     return TRAINED[outcome].format(numbers=numbers, better=better) + more + '.'
