@@ -80,6 +80,8 @@ def test_the_card_tells_what_it_is(trained):
     told = metrics['train_info']
     for words in ('rank 4', '3 steps', f'{told["target_tokens"]:,} target tokens', '2 rows, literal', 'PeftModel'):
         assert words in text, words
+    code = text.split('```python\n')[1].split('```')[0]
+    assert compile(code, 'card', 'exec') and code.splitlines()[3].startswith('base = AutoModelForCausalLM')
     assert told['command'] in text and '--rank 4' in text and 'Not evaluated yet' in text
     assert 'More Information Needed' not in text
 

@@ -4,7 +4,6 @@ import ctypes
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -37,6 +36,11 @@ from lora_mbpp.sandbox.isolation import (
 )
 from lora_mbpp.sandbox.judge import judge, judge_many, judge_with
 from lora_mbpp.sandbox.share import MOST_TASKS, processors, tasks_each, tasks_free, worker_count
+
+try:
+    import resource
+except ImportError:  # Windows, where all tests of this file are skipped
+    resource = None
 
 LINUX = sys.platform == 'linux'
 X86 = LINUX and os.uname().machine == 'x86_64'

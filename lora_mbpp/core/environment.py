@@ -72,7 +72,8 @@ def git_sha(folder: Path | None = None) -> str | None:
     "Commit of the project, with `+` when files differ from it; None outside a git checkout."
 
     def git(*args):
-        return subprocess.run(['git', *args], cwd=folder or project_root(), capture_output=True, text=True, timeout=10)
+        told = {'capture_output': True, 'encoding': 'utf-8', 'errors': 'replace', 'timeout': 10}
+        return subprocess.run(['git', *args], cwd=folder or project_root(), **told)
 
     try:
         head = git('rev-parse', '--short=12', 'HEAD')

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['FOR_ONE_RUN', 'FOR_ONE_ADAPTER', 'FOR_ONE_STAGE', 'COMMANDS', 'UNTOLD', 'option_help', 'option_flags', 'add_options',
-           'all_but', 'options_of', 'advised', 'parse_yaml', 'read_config', 'given_values', 'config_from',
+           'all_but', 'options_of', 'advised', 'parse_yaml', 'read_config', 'given_values', 'config_from', 'as_typed',
            'command_line']
 
 # %% ../../nbs/core/options.ipynb #options-imports
 import argparse
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import Field
 from pathlib import Path, PurePath
 
@@ -140,6 +142,11 @@ def config_from(given: dict) -> Config:
 
 # %% ../../nbs/core/options.ipynb #options-command
 UNTOLD = ('preset', 'overwrite', 'report_to', 'merge')  # what changes nothing of a result, or is told first
+
+
+def as_typed(words: list[str]) -> str:
+    "A command as this system's shell takes it."
+    return subprocess.list2cmdline(words) if sys.platform == 'win32' else shlex.join(words)
 
 
 def command_line(cfg: Config, command: str) -> str:

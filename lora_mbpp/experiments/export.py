@@ -18,6 +18,7 @@ from huggingface_hub import HfApi, get_token
 from ..core.config import Config
 from ..core.errors import UserError
 from ..core.files import read_json, read_text, shown, write_json, write_text
+from ..core.options import as_typed
 from ..core.runs import adapter_dir, run_name
 from .gguf import find_converter, write_gguf
 from ..generation.vllm_backend import common_rank
@@ -132,7 +133,7 @@ def to_gguf(cfg: Config, adapter: Path, options: ExportOptions) -> None:
     merged = merge_adapter(cfg, adapter, name)
     made = write_gguf(merged, load_tokenizer(cfg.model), name, options.gguf_type, cfg.max_new_tokens, converter)
     print(f'GGUF in {shown(made)} ({made.stat().st_size / 1e6:,.0f} MB, {options.gguf_type})')
-    print('with Ollama:', shlex.join(['ollama', 'create', name, '-f', str(made.with_name('Modelfile'))]))
+    print('with Ollama:', as_typed(['ollama', 'create', name, '-f', str(made.with_name('Modelfile'))]))
 
 # %% ../../nbs/experiments/export.ipynb #export-adapter
 def export_adapter(cfg: Config, options: ExportOptions) -> None:

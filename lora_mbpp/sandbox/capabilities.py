@@ -122,7 +122,7 @@ def ask_value(child: Child, message: str) -> object:
 def probed_place(folder: str) -> dict:
     "What the probe may name: a folder with two files that anybody may change, a file of ours"
     for name in ('old', 'secret'):
-        Path(folder, name).write_text('x')
+        Path(folder, name).write_text('x', encoding='utf-8')
         Path(folder, name).chmod(0o666)
     os.chmod(folder, 0o777)
     return dict(place=folder, source=values.__file__, most=2 * MOST_TASKS)

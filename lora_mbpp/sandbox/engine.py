@@ -277,8 +277,8 @@ def hold(folder: str) -> object:
     "Keep a file `owner` in a folder locked, as long as what is returned is open. It appears there locked"
     draft, final = Path(folder) / '.owner', Path(folder) / 'owner'
     if fcntl is None:
-        return open(final, 'w')
-    file = open(draft, 'w')
+        return open(final, 'w', encoding='utf-8')
+    file = open(draft, 'w', encoding='utf-8')
     with suppress(OSError):  # some network file systems have no locks: then the folder is never taken for abandoned
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         draft.rename(final)
@@ -292,7 +292,7 @@ def is_abandoned(folder: Path) -> bool:
     if fcntl is None:
         (folder / 'owner').unlink()
         return True
-    with open(folder / 'owner') as file:
+    with open(folder / 'owner', encoding='utf-8') as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return True
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 def group_folders(controller: str, root: Path = Path('/')) -> Iterator[Path]:
     "Folders of the control groups that this process is in, for one controller (`cpu`, `pids`), from its own upwards"
     with suppress(OSError):
-        for line in (root / 'proc/self/cgroup').read_text().splitlines():
+        for line in (root / 'proc/self/cgroup').read_text(encoding='utf-8').splitlines():
             _, names, place = line.split(':', 2)
             if names and controller not in names.split(','):
                 continue
@@ -27,7 +27,7 @@ def group_folders(controller: str, root: Path = Path('/')) -> Iterator[Path]:
 def numbers_in(path: Path) -> list[int]:
     "The whole numbers in a file; none where it is not there or says `max`"
     with suppress(OSError, ValueError):
-        return [int(word) for word in path.read_text().split()]
+        return [int(word) for word in path.read_text(encoding='utf-8').split()]
     return []
 
 # %% ../../nbs/sandbox/share.ipynb #41-b09e1c09

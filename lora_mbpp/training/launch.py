@@ -44,7 +44,7 @@ def only_first_speaks(processes: PartialState):
     if processes.is_main_process:
         yield
         return
-    with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere):
+    with open(os.devnull, 'w', encoding='utf-8') as nowhere, redirect_stdout(nowhere):
         yield
 
 # %% ../../nbs/training/launch.ipynb #launch-budget
@@ -90,6 +90,8 @@ def launch(cfg: Config) -> dict:
 
     Raises `UserError` with the last lines when one of them dies."""
     check_gpus(cfg.gpus)
+    if sys.platform == 'win32':
+        raise UserError('several processes for one run need Linux: use WSL2, or leave --gpus out')
     names = [name for name in stage_parameters('train') if name != 'gpus' and getattr(cfg, name) is not None]
     last = deque(maxlen=300)
     with tempfile.TemporaryDirectory(prefix='lora_mbpp_') as folder:
@@ -99,8 +101,9 @@ def launch(cfg: Config) -> dict:
             launch_command(cfg.gpus, parameters),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding='utf-8',
             errors='replace',
+            env={**os.environ, 'PYTHONUTF8': '1'},
             preexec_fn=end_with_parent if sys.platform == 'linux' else None,
         ) as process:
             for line in process.stdout:

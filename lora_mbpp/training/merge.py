@@ -6,6 +6,7 @@
 __all__ = ['MERGED', 'unshare', 'probe_logits', 'distance_when_read_again', 'write_merged', 'merge_adapter']
 
 # %% ../../nbs/training/merge.ipynb #merge-imports
+import gc
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,8 @@ def distance_when_read_again(folder: Path, documents: list[list[int]], wanted: l
     "How far the model in `folder`, loaded with plain transformers, is from the logits that are wanted."
     again = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, use_safetensors=True).eval()
     found = probe_logits(again, documents)
+    del again  # its files may be mapped, and Windows renames no folder of such files
+    gc.collect()
     if any(a.shape != b.shape for a, b in zip(found, wanted)):
         return float('inf')
     return max(deviations(a, b).max().item() for a, b in zip(found, wanted))

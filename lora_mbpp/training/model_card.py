@@ -132,7 +132,7 @@ def what_it_is(facts: CardFacts) -> list[str]:
     modules = config.get('target_modules')
     rows = [
         ('base', base_line(facts)),
-        ('rank, alpha', f'{config.get("r")}, {config.get("lora_alpha")}'),
+        ('rank, alpha', f'{config.get("r")}, {config.get("lora_alpha", 0):g}'),
         ('adapted layers', ', '.join(sorted(modules)) if isinstance(modules, list) else str(modules)),
     ]
     if train:
@@ -174,7 +174,7 @@ PROBLEM = 'Write a function to reverse a list.\\nAnswer with one Python code blo
 LOADING = """```python
 {peft}from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = {load}
+{load}
 tok = AutoTokenizer.from_pretrained({folder!r})
 messages = [{{'role': 'user', 'content': '{problem}'}}]
 inputs = tok.apply_chat_template(messages, add_generation_prompt=True, return_tensors='pt', return_dict=True)
@@ -185,11 +185,12 @@ print(tok.decode(model.generate(**inputs, max_new_tokens=128)[0]))
 def how_to_load(facts: CardFacts, folder: str, merged: bool = False) -> str:
     "Python that loads base and adapter with PEFT, or the merged model. `folder`: of that, or its Hub id."
     if merged:
-        load, peft = f"AutoModelForCausalLM.from_pretrained({folder!r}, dtype='auto').eval()", ''
+        load, peft = f"model = AutoModelForCausalLM.from_pretrained({folder!r}, dtype='auto').eval()", ''
     else:
         base = facts.base_name if '/' in facts.base_name else f'path/to/{facts.base_name}'
-        load = f"AutoModelForCausalLM.from_pretrained({base!r}, dtype='auto')"
-        load, peft = f'PeftModel.from_pretrained({load}, {folder!r}).eval()', 'from peft import PeftModel\n'
+        load = f"base = AutoModelForCausalLM.from_pretrained({base!r}, dtype='auto')\n"
+        load += f'model = PeftModel.from_pretrained(base, {folder!r}).eval()'
+        peft = 'from peft import PeftModel\n'
     return LOADING.format(peft=peft, load=load, folder=folder, problem=PROBLEM)
 
 # %% ../../nbs/training/model_card.ipynb #card-text
