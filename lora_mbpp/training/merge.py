@@ -7,6 +7,7 @@ __all__ = ['MERGED', 'unshare', 'probe_logits', 'distance_when_read_again', 'wri
 
 # %% ../../nbs/training/merge.ipynb #merge-imports
 import gc
+import warnings
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,9 @@ def write_merged(model, tok, folder: Path) -> float:
     wanted, dtype = probe_logits(model, documents), model.dtype
     try:
         unshare(model)
-        merged = model.merge_and_unload()
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', UserWarning)  # PEFT's on tied weights: they are no longer tied
+            merged = model.merge_and_unload()
         merged.save_pretrained(str(folder))
         tok.save_pretrained(str(folder))
         distance = distance_when_read_again(folder, documents, wanted, dtype)
