@@ -398,3 +398,19 @@ def test_recorded_steps_are_the_ordinary_ones(tiny, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-2) and len(set(losses[0])) > 4
     assert 'steps: recorded as CUDA graphs' in runs[True]['how']
     assert 'steps: not recorded (switched off)' in runs[False]['how']
+
+
+def test_the_adapter_of_a_quantised_base_stays_in_float32(tiny):
+    """TRL rounds it to bfloat16, in which small updates are lost."""
+    cfg = resolve(**tiny)
+    runtime = choose_runtime(cfg)
+    model, _ = prepare_model(cfg, runtime, tiny_model().to(runtime.device))
+    before = {n: p.clone() for n, p in model.named_parameters() if p.requires_grad}
+    model.is_loaded_in_4bit = True
+    rows, _ = read_rows(cfg)
+    tok = tiny_tokenizer()
+    encoded, _ = training_rows(tok, rows, 1024)
+    folder, layout = Path(tiny['artifacts_dir']), Layout(512, 0, {}, 1.0)
+    make_trainer(cfg, runtime, TrainerParts(model, tok, encoded, TrainingMonitor(tok, []), folder, layout))
+    assert before and all(torch.equal(p, before[n]) for n, p in model.named_parameters() if n in before)
+    assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)

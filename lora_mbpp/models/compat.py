@@ -153,12 +153,14 @@ def liger_patches() -> tuple[Callable, set[str]]:
 
 # %% ../../nbs/models/compat.ipynb #compat-trainer
 OVERRIDDEN_METHODS = {
+    '_clip_grad_norm': ('model',),
     '_get_output_dir': ('trial',),
     '_move_model_to_device': ('model', 'device'),
     '_save_checkpoint': ('model', 'trial'),
     '_wrap_model': ('model', 'training', 'dataloader'),
     'compute_loss': ('model', 'inputs', 'return_outputs', 'num_items_in_batch'),
     'create_optimizer': (),
+    'floating_point_ops': ('inputs',),
     'get_train_dataloader': (),
     'training_step': ('model', 'inputs', 'num_items_in_batch'),
 }

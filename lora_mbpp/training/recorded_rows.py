@@ -41,7 +41,7 @@ class RowShape:
         tokens = sum(len(ids) for ids, _ in documents)
         answers = sum(label != -100 for _, labels in documents for label in labels[1:])
         padded = rounded_up(tokens + 1, 512 if tokens < 4096 else 1024)
-        return cls(padded, rounded_up(len(documents) + 1, 8), min(padded, rounded_up(answers, padded // 4)))
+        return cls(padded, rounded_up(len(documents) + 1, 16), padded if answers > padded // 2 else padded // 2)
 
 # %% ../../nbs/training/recorded_rows.ipynb #recorded-row
 class StaticRow:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import torch
 from peft.optimizers import create_loraplus_optimizer
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
 from trl import SFTTrainer
 
 from ..core.errors import UserError
@@ -76,7 +78,13 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         self.lr_ratio = lr_ratio
         self.shares_weights = shares_weights
         self.recorder = recorder
+        model = kwargs.get('model')
+        own = [(p, p.data) for p in model.parameters() if p.requires_grad] if isinstance(model, nn.Module) else []
         super().__init__(*args, **kwargs)
+        for parameter, values in own:
+            parameter.data = values  # TRL rounds the adapter of a quantised base to bfloat16
+        if recorder:
+            self.model.zero_grad = lambda *args, **kwargs: None  # the recorder does it, without asking every module
 
     def get_train_dataloader(self):
         "Every process reads every step whole."
@@ -115,7 +123,8 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         "Gradients of a step's mean loss, row by row; returns that loss."
-        model.train()
+        if not model.training:  # thousands of modules are asked otherwise, at each step
+            model.train()
         if self.batches is not None:
             self.batches.append(int(inputs['batch_id']))
         targets = sum(label != -100 for _, labels in documents_of(inputs) for label in labels)
@@ -148,6 +157,16 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         runs = shares([len(ids) for ids, _ in documents], self.limit.tokens)
         return sum(self.recorder.loss([documents[i] for i in run], weight) for run in runs)
 
+    def floating_point_ops(self, inputs) -> int:
+        "Nothing is counted: transformers asks every module for its parameters at each step."
+        return 0
+
+    def _clip_grad_norm(self, model):
+        "The norm of the gradients, clipped; of the adapter alone, since the rest has none."
+        if not self.recorder:
+            return super()._clip_grad_norm(model)
+        return clip_grad_norm_(self.recorder.parameters, self.args.max_grad_norm, foreach=True)
+
     def make_room(self, model, lengths: list[int], cause: str) -> None:
         "After running out of memory: drop the step's gradients and tighten the limit. Raises `UserError`."
         step = self.state.global_step + 1
@@ -158,6 +177,7 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
                 'lower --row-tokens, or raise --recomputed-layers; the run continues from its last checkpoint'
             )
         self.recorder = None  # its memory is needed, and steps are computed without it from here on
+        vars(self.model).pop('zero_grad', None)
         model.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
