@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from test_adapters import KINDS, QV, TOK, base_model, bases, loaded_base, make, texts_of  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -187,6 +188,35 @@ def test_a_merged_model_of_another_adapter_is_not_taken_for_this_one(bases, tmp_
     assert (folder / 'model.safetensors').stat().st_mtime_ns != stamp
 
 
+@pytest.mark.parametrize('base', ['llama', 'tied', 'mixtral'])
+def test_sixteen_bits_are_merged_too(bases, tmp_path, base, capsys):  # noqa: F811
+    adapter = make(tmp_path / 'adapter', bases[base], {'target_modules': QV})
+    cfg = resolve('test', model=str(bases[base]), dtype='bfloat16', artifacts_dir=str(tmp_path / 'artifacts'))
+    merged = AutoModelForCausalLM.from_pretrained(merge_adapter(cfg, adapter, 'x')).eval()
+    assert merged.dtype == torch.bfloat16 and 'bfloat16' in capsys.readouterr().out
+    exact = PeftModel.from_pretrained(loaded_base(bases[base]), adapter).merge_and_unload().state_dict()
+    for name, weight in merged.state_dict().items():
+        assert (weight.float() - exact[name].cpu()).abs().max() <= 2**-7 * exact[name].abs().max(), name
+
+
+def test_what_is_read_again_must_be_what_was_written(bases, tmp_path, monkeypatch):  # noqa: F811
+    from lora_mbpp.training import merge
+
+    real = merge.distance_when_read_again
+
+    def changed(folder, *more):
+        tensors = load_file(folder / 'model.safetensors')
+        tensors['model.layers.1.self_attn.q_proj.weight'].add_(0.01)
+        save_file(tensors, folder / 'model.safetensors', {'format': 'pt'})
+        return real(folder, *more)
+
+    monkeypatch.setattr(merge, 'distance_when_read_again', changed)
+    cfg = resolve('test', model=str(bases['llama']), artifacts_dir=str(tmp_path / 'artifacts'))
+    assert 'was not kept' in complaint(
+        merge_adapter, cfg, make(tmp_path / 'a', bases['llama'], {'target_modules': QV}), 'x'
+    )
+
+
 def test_a_merge_that_goes_wrong_is_not_kept(bases, tmp_path, monkeypatch):  # noqa: F811
     from lora_mbpp.training import merge
 
@@ -194,7 +224,7 @@ def test_a_merge_that_goes_wrong_is_not_kept(bases, tmp_path, monkeypatch):  # n
     adapter = make(tmp_path / 'adapter', bases['tied'], {'target_modules': [*QV, 'lm_head']})
     cfg = resolve('test', model=str(bases['tied']), artifacts_dir=str(tmp_path / 'artifacts'))
     assert 'was not kept' in complaint(merge_adapter, cfg, adapter, 'x')
-    assert not (tmp_path / 'artifacts' / 'merged' / 'x').exists()
+    assert not list((tmp_path / 'artifacts' / 'merged').iterdir())
 
 
 @pytest.fixture
