@@ -143,7 +143,8 @@ def pass_finding(base: pd.DataFrame, tuned: pd.DataFrame) -> str:
     means, before = 100 * tuned.groupby('rank')['pass@1'].mean(), 100 * base['pass@1'].mean()
     if means.empty:
         return f'The base passes {before:.1f} %'
-    between = f'{means.min():.1f} to {means.max():.1f} %' if len(means) > 1 else f'{means.iloc[0]:.1f} %'
+    low, high = f'{means.min():.1f}', f'{means.max():.1f}'
+    between = f'{low} %' if low == high else f'{low} to {high} %'
     beside = f', the base {before:.1f} %' if len(base) else ''
     seeds = 100 * tuned.groupby('rank')['pass@1'].agg(extent).max()
     apart = f'; seeds of one rank lie up to {seeds:.1f} points apart' if tuned.groupby('rank').size().max() > 1 else ''

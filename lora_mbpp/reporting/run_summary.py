@@ -25,6 +25,7 @@ from .figures_comparison import figure_forest
 from .figures_tasks import figure_funnel
 from .figures_training import figure_curves
 from .plain_answer import plain_answer
+from .plotting import VERDICT_COLOURS
 from .tables import curve_table, funnel_table
 
 # %% ../../nbs/reporting/run_summary.ipynb #runsum-summary
@@ -146,7 +147,7 @@ def summary_of_analysis(cfg: Config) -> Summary:
     runs, repeated = comparable_study(artifacts_folder(cfg), group_name(cfg))
     comparisons = comparison_table(runs, repeated, margins_of(cfg))
     counted = comparisons.verdict.value_counts() if len(comparisons) else {}
-    figures = {name: str(number) for name, number in counted.items()}
+    figures = {name: f'{counted[name]} of {len(comparisons)}' for name in VERDICT_COLOURS if name in counted}
     picture = figure_forest(comparisons) if len(comparisons) else None
     return Summary(STAGE_TITLES['04'], ' '.join(plain_answer(runs, comparisons)), figures, picture)
 
