@@ -164,3 +164,10 @@ def broken_links(path) -> list[str]:
 def test_links_lead_somewhere():
     broken = {f'{path.relative_to(ROOT / "nbs").as_posix()} -> {t}' for path in NOTEBOOKS for t in broken_links(path)}
     only_known(broken, BROKEN_LINKS, 'links to files that are not there')
+
+
+def test_cell_ids_are_unique():
+    """Jupyter renames a cell whose id is taken, another time otherwise: each opening would change the file."""
+    for path in NOTEBOOKS:
+        ids = Counter(cell['id'] for cell in json.loads(path.read_text(encoding='utf-8'))['cells'])
+        assert not [name for name, count in ids.items() if count > 1], path.name
