@@ -274,7 +274,7 @@ def cmd_chat(args) -> int:
 # %% ../nbs/cli.ipynb #cli-command
 OLD_COMMANDS = ('ladder', 'curve')
 EPILOG = (
-    'Values not given come from the preset. See README.md for recipes; '
+    'Values not given come from the preset. See docs/ for recipes; '
     'lora-mbpp COMMAND --help for the options of a command. '
     'Old spellings work until version 0.2: ladder, curve, --passes, --again.'
 )
