@@ -24,6 +24,7 @@ from lora_mbpp.tasks.behaviour import compare_behaviour
 from lora_mbpp.tasks.decontamination import DETECTOR, examined
 from lora_mbpp.tasks.loading import read_tasks, starter_tasks
 from lora_mbpp.tasks.normal_form import normal_form
+from lora_mbpp.tasks.probe import same_value
 from lora_mbpp.tasks.wording import similar_wordings
 from tests.conftest import ROOT
 
@@ -347,3 +348,9 @@ def test_lists_in_another_order_are_the_same_answer_where_their_order_is_no_part
     items = [task(by_head), task('def g(xs): return sorted(xs, reverse=True)')]
     found = compare_behaviour([{**item, 'entry_point': None} for item in items], [permute, upwards]).matches
     assert set(found) == {(0, 0)}
+
+
+def test_a_list_of_lists_is_compared_with_a_set():
+    """Whatever a program returns, comparing it is no error."""
+    assert same_value([[1, 2], [3]], {(1, 2), (3,)}) and same_value({1, 2}, [2, 1])
+    assert not same_value([[1]], {2}) and not same_value([{}], {1}) and not same_value({1}, [[1, 1]])

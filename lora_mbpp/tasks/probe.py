@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NUMBER_TYPES', 'SEQUENCES', 'SETS', 'OutOfLines', 'limited', 'refuse', 'disarmed', 'shown_value', 'outcome',
-           'length_places', 'arranged', 'fits', 'ways', 'one_is_word', 'same_value', 'in_one_order', 'own_functions',
+           'length_places', 'arranged', 'fits', 'ways', 'in_one_order', 'one_is_word', 'same_value', 'own_functions',
            'first_alike', 'outcomes', 'possible_ways']
 
 # %% ../../nbs/tasks/probe.ipynb #probe-imports
@@ -110,10 +110,18 @@ def ways(function, arguments: list) -> list[tuple]:
         found.append((*places, len(places)))
     return found
 
-# %% ../../nbs/tasks/probe.ipynb #probe-alike
+# %% ../../nbs/tasks/probe.ipynb #probe-order
 NUMBER_TYPES, SEQUENCES, SETS = (int, float, complex), (list, tuple), (set, frozenset)
 
 
+def in_one_order(value):
+    "The value with the items of every list in it sorted, each once, as far as their texts tell them apart."
+    if isinstance(value, SEQUENCES + SETS):
+        items = {repr(item): item for item in map(in_one_order, value)}
+        return [items[text] for text in sorted(items)]
+    return {key: in_one_order(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+# %% ../../nbs/tasks/probe.ipynb #probe-alike
 def one_is_word(a, b) -> bool:
     "Whether one is a truth value and the other a word that may stand for it."
     return any(isinstance(x, bool) and type(y) is str and len(y) < 40 for x, y in ((a, b), (b, a)))
@@ -131,18 +139,10 @@ def same_value(a, b) -> bool:
     if isinstance(a, SEQUENCES) and isinstance(b, SEQUENCES):
         return len(a) == len(b) and all(map(same_value, a, b))
     if isinstance(a, SETS + SEQUENCES) and isinstance(b, SETS + SEQUENCES):
-        return len(a) == len(b) and all(part in b for part in a)
+        return len(a) == len(b) and same_value(in_one_order(a), in_one_order(b))
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same_value(a[key], b[key]) for key in a)
     return type(a) is type(b) and a == b
-
-# %% ../../nbs/tasks/probe.ipynb #probe-order
-def in_one_order(value):
-    "The value with the items of every list in it sorted, each once, as far as their texts tell them apart."
-    if isinstance(value, SEQUENCES + SETS):
-        items = {repr(item): item for item in map(in_one_order, value)}
-        return [items[text] for text in sorted(items)]
-    return {key: in_one_order(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 # %% ../../nbs/tasks/probe.ipynb #probe-functions
 def own_functions(space: dict) -> dict:
