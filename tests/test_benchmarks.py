@@ -709,6 +709,7 @@ def test_self_check_counts(tmp_path, capsys):
     assert main(['eval', '--self-check', '--samples', 's.jsonl']) == 2 and 'give one of them' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_mbpp_passes_the_self_check(mbpp_file, capsys):
     assert main(['eval', '--self-check', '--mbpp-file', str(mbpp_file)]) == 0
     assert '974 of 974 reference solutions pass (MBPP, engine ' in capsys.readouterr().out

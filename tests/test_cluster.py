@@ -126,28 +126,6 @@ def three_nodes_lose_one(log, command):
         cluster.shutdown()
 
 
-TRAININGS = """
-import sys
-from pathlib import Path
-
-from lora_mbpp.core.config import resolve
-from lora_mbpp.experiments.ray_cluster import RayExecutor
-from lora_mbpp.experiments.reports import ReportFolders
-from lora_mbpp.experiments.scheduling import ReportScheduler, gpus_of_call
-from lora_mbpp.experiments.study import Study, notebooks_folder, study_steps, with_absolute_folders
-
-place, address = Path(sys.argv[1]), sys.argv[2]
-given = {'data_dir': f'{place}/data', 'artifacts_dir': f'{place}/artifacts', 'max_steps': 12, 'checkpoint_every': 2}
-study = Study(with_absolute_folders(resolve('test', **given)), [2], [0, 1, 2], given)
-folders, failed = ReportFolders(notebooks_folder(), place / 'reports'), {}
-folders.reports.mkdir()
-steps = [step for step in study_steps(study) if step.name.startswith(('00', '02'))]
-with RayExecutor(address, gpus_of_call) as executor:
-    ReportScheduler(executor, len(steps), executor.devices, on_cluster=True).run(steps, folders, failed)
-sys.exit(len(failed))
-"""
-
-
 def check_losses(place, rank, seed):
     """The losses of a run on the cluster are those of a training in this process; returns the run's configuration."""
     from lora_mbpp.train import train
@@ -158,21 +136,6 @@ def check_losses(place, rank, seed):
     theirs = read_json(place / 'artifacts' / 'metrics' / f'test-r{rank}-s{seed}.json')['train_info']['losses']
     assert len(losses) == 12 and [entry['loss'] for entry in theirs] == pytest.approx(losses, abs=1e-5)
     return cfg
-
-
-@on_ray
-@pytest.mark.slow
-def test_trainings_over_three_nodes_one_of_which_dies(tmp_path, ordinary):
-    """All results are there, equal to those made in this process."""
-
-    def command(address):
-        return [sys.executable, '-c', TRAININGS, str(tmp_path), address]
-
-    status, said, died = three_nodes_lose_one(tmp_path / 'log', command)
-    assert status == 0 and 'FAILED' not in said, said[-3000:]
-    assert died and not any(map(is_alive, died))
-    for seed in (0, 1, 2):
-        check_losses(tmp_path, 2, seed)
 
 
 @on_ray

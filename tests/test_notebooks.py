@@ -138,6 +138,7 @@ def test_papermill_trains_the_rank_it_is_given(copy, tmp_path):
     assert ignored.returncode in (0, 128)  # 128: not a git checkout
 
 
+@pytest.mark.slow
 def test_papermill_refuses_a_misspelled_parameter(copy):
     done = run_papermill(copy, '02_train.ipynb', 'out_typo.ipynb', '-p', 'rnak', '32')
     assert done.returncode != 0

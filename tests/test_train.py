@@ -238,6 +238,7 @@ def test_entries_move_at_small_rates(tiny, tmp_path):
     assert moved >= 0.99
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_not_used(tiny, tmp_path, capsys, monkeypatch):
     """The newest checkpoint has lost a byte: it is removed, the one before it is taken."""
     whole = TrainingMonitor.on_step_end
