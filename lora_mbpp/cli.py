@@ -210,6 +210,9 @@ def cmd_sweep(args) -> int:
     ranks = whole_numbers(args.ranks, 'ranks')
     seeds = whole_numbers(args.seeds, 'seeds')
     lrs = decimals(args.lrs, 'lrs')
+    search_seeds = whole_numbers(args.search_seeds, 'search-seeds') if args.search_seeds else None
+    if search_seeds and not lrs:
+        raise UserError('--search-seeds are for a search over learning rates: give --lrs, too')
     given = given_values(args, *STAGES)
     if lrs and 'lr' in given:
         raise UserError('--lr is one learning rate, --lrs a search: give one of them')
@@ -219,6 +222,8 @@ def cmd_sweep(args) -> int:
     check_list('seeds', seeds, 0)
     if lrs:
         check_rates(lrs)
+    if search_seeds:
+        check_list('search-seeds', search_seeds, 0)
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f'--jobs {args.jobs} should be 1 or more')
     check_trackers(cfg)
@@ -228,7 +233,7 @@ def cmd_sweep(args) -> int:
     from lora_mbpp.experiments.sweep import sweep
 
     options = SchedulerOptions(args.jobs, args.engine, args.address, args.verbose)
-    failures = sweep(Study(cfg, ranks, seeds, given, lrs), options, args.reports_dir, args.results_url)
+    failures = sweep(Study(cfg, ranks, seeds, given, lrs, search_seeds), options, args.reports_dir, args.results_url)
     return 1 if failures or any(judged_status(run) for run in evaluated_runs(cfg)) else 0
 
 # %% ../nbs/cli.ipynb #cli-report
@@ -304,7 +309,7 @@ def meant_by(rest: list[str], argv: list[str], options: list[str]) -> str:
         return f'there is no option {first} here{suggest(first, options) or elsewhere}'
     place = argv.index(rest[0])
     option = next((word for word in reversed(argv[:place]) if word.startswith('--')), None)
-    if option in ('--ranks', '--seeds', '--lrs'):
+    if option in ('--ranks', '--seeds', '--lrs', '--search-seeds'):
         values = ','.join(word.strip(',') for word in argv[argv.index(option) + 1 : place] + rest if word[0] != '-')
         return f"{option} takes one list with commas (did you mean '{option} {values}'?)"
     return f"'{first}' belongs to no option (a text with blanks needs quotes)"
@@ -371,6 +376,12 @@ def add_sweep_options(command: argparse.ArgumentParser) -> None:
         '--lrs',
         help='search over learning rates on validation NLL, with commas, such as 3e-4,1e-3; '
         'each rank then runs at its best',
+    )
+    command.add_argument(
+        '--search-seeds',
+        metavar='SEEDS',
+        help='seeds of the search, with commas; others than --seeds keep its luck out of the results '
+        '(default: the first of --seeds)',
     )
     command.add_argument(
         '--jobs',

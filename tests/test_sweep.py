@@ -9,10 +9,12 @@ import nbformat
 import pytest
 
 from lora_mbpp.cli import main
+from lora_mbpp.core.config import resolve
 from lora_mbpp.core.files import read_json, write_json
 from lora_mbpp.experiments import scheduling
 from lora_mbpp.experiments.reports import ReportFolders, ReportStep
 from lora_mbpp.experiments.scheduling import ReportScheduler
+from lora_mbpp.experiments.study import Study, best_rates, search_steps, study_steps
 
 # the tests of one sweep build on each other, in order, in one process
 in_order = pytest.mark.xdist_group('sweep')
@@ -137,9 +139,29 @@ def check_order(lines):
     assert sum(line.endswith('running') for line in said[:first_finish]) == 3
 
 
+def test_a_search_with_seeds_of_its_own(tmp_path):
+    """Every rank at every rate with every seed of the search; the best mean wins, and its seeds are not measured."""
+    cfg = resolve('test', artifacts_dir=str(tmp_path))
+    study = Study(cfg, [2, 3], [0, 1], lrs=[1e-3, 1e-2], search_seeds=[100, 101])
+    steps = search_steps(study)
+    assert [step.name for step in steps[1:5]] == [
+        f'02_train_r2_s{s}_lr{lr}' for lr in ('0.001', '0.01') for s in (100, 101)
+    ]
+    assert len(steps) == 9
+    for step, nll in zip(steps[1:], (1.2, 1.0, 1.0, 1.1, 0.5, float('nan'), 1.3, 1.4)):
+        write_json(step.products[0], {'train_info': {'val_nll': [{'nll': nll}]}})
+    assert best_rates(steps) == {2: 1e-2, 3: 1e-2}
+    names = [step.name for step in study_steps(study, best_rates(steps))]
+    assert '02_train_r2_s0_lr0.01' in names and not any('_s10' in name for name in names)
+
+
 def test_wrong_options_are_sentences(tmp_path, capsys):
     assert run(tmp_path, '--ranks', '2', '--lrs', '1e-3', '--again', 'true') == 2
     assert 'two or more' in capsys.readouterr().err
+    assert run(tmp_path, '--search-seeds', '100') == 2
+    assert 'give --lrs, too' in capsys.readouterr().err
+    assert run(tmp_path, '--lrs', '1e-3,1e-2', '--search-seeds', '100,100') == 2
+    assert '--search-seeds 100,100 should be different whole numbers' in capsys.readouterr().err
     assert run(tmp_path, '--jobs', '0') == 2
     assert '--jobs 0 should be 1 or more' in capsys.readouterr().err
 

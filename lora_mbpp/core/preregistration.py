@@ -19,7 +19,13 @@ def margins_of(cfg: Config) -> dict[str, float]:
     return {**PREREGISTRATION['margins'], 'pass@1': cfg.margin / 100}
 
 
-def study_plan(cfg: Config, ranks: list[int], seeds: list[int], lrs: list[float] | None = None) -> dict:
+def study_plan(
+    cfg: Config,  # what all runs share
+    ranks: list[int],  # compared
+    seeds: list[int],  # of each rank
+    lrs: list[float] | None = None,  # searched
+    search_seeds: list[int] | None = None,  # of the search, None for the first of `seeds`
+) -> dict:
     "What a sweep fixes beforehand; `data`: SHA-256 of the prepared files, None while they are not there."
     files = [data_folder(cfg) / name for name in ('train.jsonl', 'val.jsonl', 'mbpp_test.jsonl')]
     asked = (
@@ -37,6 +43,7 @@ def study_plan(cfg: Config, ranks: list[int], seeds: list[int], lrs: list[float]
         'ranks': sorted(ranks),
         'seeds': sorted(seeds),
         'learning rates': sorted(lrs) if lrs else [cfg.lr],
+        **({'search seeds': sorted(search_seeds)} if search_seeds else {}),
         'model': cfg.model,
         'data': {file.name: sha256_file(file)[:16] for file in files} if all(map(Path.exists, files)) else None,
         **{name: getattr(cfg, name) for name in asked},

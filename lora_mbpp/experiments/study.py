@@ -33,6 +33,8 @@ class Study:
     given: dict = field(default_factory=dict)
     # learning rates to search, None for that of the configuration
     lrs: list[float] | None = None
+    # seeds that the search trains with, the first of `seeds` for none
+    search_seeds: list[int] | None = None
 
 # %% ../../nbs/experiments/study.ipynb #14-st-abs
 PATH_PARAMETERS = ('mbpp_file', 'codealpaca_file', 'data_dir', 'artifacts_dir', 'train_file', 'val_file')
@@ -111,9 +113,10 @@ def study_steps(study: Study, rates: dict[int, float] | None = None) -> list[Rep
 
 # %% ../../nbs/experiments/study.ipynb #14-lr
 def search_steps(study: Study) -> list[ReportStep]:
-    "Data, and one training for every rank and learning rate, with the first seed."
-    pairs = [(rank, lr) for rank in study.ranks for lr in study.lrs]
-    return [first_steps(study)[0], *[train_step(study, rank, study.seeds[0], lr) for rank, lr in pairs]]
+    "Data, and one training for every rank, learning rate and seed of the search."
+    seeds = study.search_seeds or study.seeds[:1]
+    runs = [(rank, seed, lr) for rank in study.ranks for lr in study.lrs for seed in seeds]
+    return [first_steps(study)[0], *[train_step(study, *run) for run in runs]]
 
 
 def validation_nll(step: ReportStep) -> float | None:
@@ -124,13 +127,16 @@ def validation_nll(step: ReportStep) -> float | None:
 
 # %% ../../nbs/experiments/study.ipynb #14-lr-best
 def best_rates(steps: list[ReportStep]) -> dict[int, float]:
-    "Learning rate of the lowest validation NLL for each rank; ranks without any finished training are left out."
+    """Learning rate of the lowest validation NLL for each rank, as a mean over the seeds of the search.
+
+    A rate at which a training failed or diverged is not taken; ranks that have no other are left out."""
     measured = {}
     for step in steps:
-        nll = validation_nll(step) if step.notebook == '02_train.ipynb' else None
-        if nll is not None:
-            measured.setdefault(step.parameters['rank'], []).append((nll, step.parameters['lr']))
-    return {rank: min(pairs)[1] for rank, pairs in measured.items()}
+        if step.notebook == '02_train.ipynb':
+            nll, own = validation_nll(step), step.parameters
+            measured.setdefault(own['rank'], {}).setdefault(own['lr'], []).append(math.inf if nll is None else nll)
+    means = {rank: {lr: sum(nlls) / len(nlls) for lr, nlls in rates.items()} for rank, rates in measured.items()}
+    return {rank: min(rates, key=rates.get) for rank, rates in means.items() if min(rates.values()) < math.inf}
 
 # %% ../../nbs/experiments/study.ipynb #14-e28e70f6
 def notebooks_folder() -> Path:

@@ -28,7 +28,7 @@ def decimals(text: str | None, name: str) -> list[float] | None:
 # %% ../../nbs/experiments/study_checks.ipynb #stchk-lists
 def check_list(name: str, values: list[int], least: int) -> None:
     "Raise `UserError` unless `values` are distinct whole numbers of at least `least`."
-    interval = Config.__dataclass_fields__[name.rstrip('s')].metadata['within']
+    interval = Config.__dataclass_fields__[name.split('-')[-1].rstrip('s')].metadata['within']
     if not values or len(set(values)) != len(values) or not all(lies_within(value, interval) for value in values):
         raise UserError(
             f'--{name} {",".join(map(str, values))} should be different whole numbers, {interval_words(interval)}, '

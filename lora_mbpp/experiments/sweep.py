@@ -68,6 +68,8 @@ def check_study(study: Study, folders: ReportFolders) -> None:
     check_given(study.given)
     if study.lrs:
         check_rates(study.lrs)
+    if study.search_seeds:
+        check_list('search-seeds', study.search_seeds, 0)
     if not study.cfg.overwrite:
         check_data_folder(study.cfg, 'starter', 'literal')
     if in_test():
@@ -117,7 +119,8 @@ def search_rates(
 ) -> dict[int, float]:
     "Train every rank at every learning rate, and return the best rate of each rank; failures are added to `failed`."
     steps = search_steps(study)
-    print(f'searching learning rates: {len(study.ranks)} ranks x {len(study.lrs)}', flush=True)
+    seeds = f' x {len(study.search_seeds)} seeds' if study.search_seeds else ''
+    print(f'searching learning rates: {len(study.ranks)} ranks x {len(study.lrs)}{seeds}', flush=True)
     scheduler.run(steps, folders, failed)
     rates = best_rates(steps)
     for rank, lr in rates.items():
@@ -163,7 +166,7 @@ def told_when_stopped(progress: Progress) -> Iterator[None]:
 def write_plan(study: Study) -> None:
     "Write down what the study compares and how, before any result; says what changed since it was written."
     folder, group = artifacts_folder(study.cfg), group_name(study.cfg)
-    plan = study_plan(study.cfg, study.ranks, study.seeds, study.lrs)
+    plan = study_plan(study.cfg, study.ranks, study.seeds, study.lrs, study.search_seeds)
     results = len(evaluated(folder, group, 'lora'))
     if changes := freeze_plan(plan_file(folder, group), plan, results):
         print(f"the plan of this study has changed ({results} results are known): {'; '.join(changes)}", flush=True)
