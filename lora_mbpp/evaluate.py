@@ -170,7 +170,7 @@ def evaluation_info(asked: Evaluation, completed: Completed, judged: Judged, sco
         'settings': asked.settings,
         'plan': preregistration_id(),
         'adapter': asked.generation['adapter'],
-        'base': {name: asked.base[name] for name in ('model', 'weights')},
+        'base': {name: asked.base[name] for name in ('model', 'weights', 'artefact')},
         'sandbox': asked.layers,
         'new_tokens': sum(record['n_tokens'] for record in completed.records),
         'parameters': scored.trainable,

@@ -194,7 +194,7 @@ def record(run: Run, runtime: Runtime, session: Session) -> None:
     base = read_json(run.folder / RECORD)
     facts = {
         'parameters': run.parameters,
-        'base': {name: base[name] for name in ('model', 'weights')},
+        'base': {name: base[name] for name in ('model', 'weights', 'artefact')},
         'origin': run_origin(run.cfg, run.folder),
     }
     forget_evaluation(run.metrics, run.folder)

@@ -58,7 +58,9 @@ class PresetConfig:
     "The named set of values that the others are compared with."
 
     preset: str = param(
-        'starter', 'named set of values: starter, smollm2-135m, mistral-7b', 'data baseline train eval analysis'
+        'starter',
+        'named set of values: starter, smollm2-135m, qwen2.5-coder-0.5b, qwen2.5-coder-1.5b, mistral-7b',
+        'data baseline train eval analysis',
     )
 
 
@@ -101,7 +103,12 @@ OPTIMIZERS = (
 class ModelConfig:
     "The base model and the precision of its weights."
 
-    model: str = param('smollm2-135m-instruct', 'Hub id, local folder, or smollm2-135m-instruct', 'baseline train eval')
+    model: str = param(
+        'smollm2-135m-instruct',
+        'Hub id, local folder, or one of the package index: smollm2-135m-instruct, '
+        'qwen2.5-coder-0.5b-instruct-q4_k_m, qwen2.5-coder-1.5b-instruct-q4_k_m',
+        'baseline train eval',
+    )
     quantization: str = param(
         'auto',
         'nf4 (QLoRA), none, or auto: nf4 where CUDA and bitsandbytes are present',
@@ -331,6 +338,19 @@ PRESETS = {
     'smollm2-135m': dict(
         source='hub', quantization='none', lr=3e-4, max_new_tokens=256, val_limit=100, forgetting=True
     ),
+    **{
+        f'qwen2.5-coder-{size}': dict(
+            source='hub',
+            model=f'qwen2.5-coder-{size}-instruct-q4_k_m',
+            quantization='none',
+            lr=2e-4,
+            max_new_tokens=256,
+            val_limit=100,
+            checkpoint_every=50,
+            forgetting=True,
+        )
+        for size in ('0.5b', '1.5b')
+    },
     'mistral-7b': dict(
         source='hub',
         model='mistralai/Mistral-7B-Instruct-v0.2',

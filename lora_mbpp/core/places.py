@@ -54,7 +54,12 @@ def check_place(kind: str, path: Path) -> None:
         check_writable_place(path.parent)
 
 # %% ../../nbs/core/places.ipynb #places-model
-BUILT_IN_MODELS = ('smollm2-135m-instruct', 'tiny-random')
+BUILT_IN_MODELS = (
+    'smollm2-135m-instruct',
+    'qwen2.5-coder-0.5b-instruct-q4_k_m',
+    'qwen2.5-coder-1.5b-instruct-q4_k_m',
+    'tiny-random',
+)
 
 
 def check_model_folder(folder: Path) -> None:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PIECE_LENGTH', 'OF_THE_WRITER', 'HUB_NAMES', 'RECORD', 'files_of_model', 'weight_files', 'tensor_pieces',
-           'weights_fingerprint', 'base_identity', 'last_part', 'public_name', 'base_difference', 'record_base',
-           'recorded_base', 'check_base']
+           'weights_fingerprint', 'packaged_name', 'artefact_of', 'base_identity', 'last_part', 'public_name',
+           'base_difference', 'record_base', 'recorded_base', 'check_base']
 
 # %% ../../nbs/models/base_identity.ipynb #basid-imports
 import hashlib
@@ -17,14 +17,15 @@ from huggingface_hub import try_to_load_from_cache
 
 from ..core.errors import UserError
 from ..core.files import cache_dir, read_json, shown, write_json
+from .packaged import PACKAGED_MODELS
 
 # %% ../../nbs/models/base_identity.ipynb #basid-folder
 def files_of_model(name: str) -> Path | None:
     "The folder with a model's files on this machine, None where there is none (yet)."
-    folder = cache_dir() / name if name == 'smollm2-135m-instruct' else Path(name).expanduser()
+    folder = cache_dir() / name if name in PACKAGED_MODELS else Path(name).expanduser()
     if folder.is_dir():
         return folder
-    if name in ('tiny-random', 'smollm2-135m-instruct') or name.count('/') > 1 or folder.is_absolute():
+    if name == 'tiny-random' or name in PACKAGED_MODELS or name.count('/') > 1 or folder.is_absolute():
         return None
     try:
         found = try_to_load_from_cache(name, 'config.json')
@@ -76,22 +77,43 @@ def weights_fingerprint(folder: Path) -> str | None:
         digest.update(name.encode() + b'\0' + pieces[name])
     return digest.hexdigest()[:16] if pieces else None
 
+# %% ../../nbs/models/base_identity.ipynb #basid-artefact
+def packaged_name(name: str) -> str | None:
+    "The model of the package index that a name or a folder of our cache stands for, None for any other."
+    folder = Path(name).expanduser()
+    ours = folder.is_dir() and folder.resolve().parent == cache_dir().resolve()
+    return next((known for known in (name, folder.name if ours else None) if known in PACKAGED_MODELS), None)
+
+
+def artefact_of(name: str, folder: Path | None) -> str:
+    "Which artefact of a model this is, in words; `folder`: its files, None where they are not here (yet)."
+    if packaged := packaged_name(name):
+        return PACKAGED_MODELS[packaged].artefact
+    if name == 'tiny-random':
+        return 'random numbers made by a seed'
+    if folder is None:
+        return 'weights from the Hub' if re.fullmatch(r'\w[\w.-]*/[\w.-]+', name) else 'not on this machine'
+    if folder.parent.parent.name.startswith('models--'):
+        return f'weights from the Hub, revision {folder.name[:12]}'
+    return 'a local folder'
+
 # %% ../../nbs/models/base_identity.ipynb #basid-identity
 OF_THE_WRITER = ('_name_or_path', 'transformers_version', 'torch_dtype', 'dtype', 'use_cache', 'architectures')
 
 
 def base_identity(name: str) -> dict:
-    "`model` (the name), `config` and `weights` (fingerprint) of a base model; None for what is not known."
-    if name == 'tiny-random':
-        return {'model': name, 'config': None, 'weights': 'made by a seed'}
+    "`model` (name), `artefact` (words), `config` and `weights` (fingerprint) of a base model; None for the unknown."
     folder = files_of_model(name)
+    told = {'model': name, 'artefact': artefact_of(name, folder)}
+    if name == 'tiny-random':
+        return {**told, 'config': None, 'weights': 'made by a seed'}
     try:
         config = read_json(folder / 'config.json') if folder else None
     except UserError:
         config = None
     if config is not None:
         config = {key: value for key, value in config.items() if key not in OF_THE_WRITER}
-    return {'model': name, 'config': config, 'weights': weights_fingerprint(folder) if folder else None}
+    return {**told, 'config': config, 'weights': weights_fingerprint(folder) if folder else None}
 
 
 def last_part(name: str) -> str:
@@ -102,7 +124,7 @@ def last_part(name: str) -> str:
     return Path(name).name.lower()
 
 # %% ../../nbs/models/base_identity.ipynb #basid-public
-HUB_NAMES = {'smollm2-135m-instruct': 'HuggingFaceTB/SmolLM2-135M-Instruct'}
+HUB_NAMES = {name: model.hub_name for name, model in PACKAGED_MODELS.items()}
 
 
 def public_name(name: str) -> str:

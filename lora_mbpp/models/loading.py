@@ -22,17 +22,18 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from ..core.errors import UserError
+from .gguf_folders import packaged_folder
 from .hub import require_model
+from .packaged import PACKAGED_MODELS
 from .proof import choose_row_way
 from .runtime import Runtime
-from .smollm2 import smollm2_folder
 from .tiny import tiny_model, tiny_tokenizer
 
 # %% ../../nbs/models/loading.ipynb #11-1b5dd02f
 def model_path(name: str) -> str:
-    "What `from_pretrained` understands: a folder for `smollm2-135m-instruct`, otherwise the name itself."
-    if name == 'smollm2-135m-instruct':
-        return str(smollm2_folder())
+    "What `from_pretrained` understands: a folder for a model of the package index, otherwise the name itself."
+    if name in PACKAGED_MODELS:
+        return str(packaged_folder(name))
     require_model(name)
     folder = Path(name).expanduser()
     return str(folder) if folder.is_dir() else name
