@@ -186,7 +186,7 @@ def evaluation_info(asked: Evaluation, completed: Completed, judged: Judged, sco
 
 def write_results(cfg: Config, metrics: dict) -> dict:
     "Write eval_info and per_task to `cfg.out_file` when an evaluation of an adapter names one; returns the metrics."
-    if cfg.out_file and metrics['run_info']['kind'] == 'lora':
+    if cfg.out_file and metrics['run_info']['kind'] in ('lora', 'control'):
         info = {name: value for name, value in metrics['eval_info'].items() if name != 'per_task'}
         write_json(cfg.out_file, {**metrics, 'eval_info': info, 'per_task': metrics['eval_info']['per_task']})
         print(f'results written to {shown(cfg.out_file)}')

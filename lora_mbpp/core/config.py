@@ -204,6 +204,13 @@ class TrainingFilesConfig:
     val_file: str | None = param(
         None, 'validation rows (default: val.jsonl of the prepared data)', 'train', place='file'
     )
+    rows: str | None = param(
+        None,
+        "what is made of the training rows: base-answers (the base's own answers to their prompts, definitions only), "
+        'scrambled (every answer under another prompt), quarter (default: they stay as they are)',
+        'train',
+        ('base-answers', 'scrambled', 'quarter'),
+    )
     output_dir: str | None = param(
         None, 'where the adapter goes (default: artifacts/checkpoints/<run>)', 'train', place='new folder'
     )
@@ -282,6 +289,11 @@ class RunConfig:
 
     run: str | None = param(None, 'name of the run (default: from preset, rank and seed)', 'baseline train eval')
     tag: str | None = param(None, 'added to the name of the run, such as lr0.001', 'train eval')
+    control: str | None = param(
+        None,
+        'name of the control that the run is: it becomes part of its name, and no comparison of ranks takes it in',
+        'train eval',
+    )
     out_file: str | None = param(
         None, 'where generations (baseline) or results (eval) go', 'baseline eval', place='new file'
     )
@@ -465,7 +477,7 @@ def check_together(cfg: Config) -> None:
     tracker_names(cfg.report_to)
     if cfg.method == 'pissa' and cfg.quantization == 'nf4':
         raise UserError('method pissa takes the base apart: pass --quantization none, or --method lora')
-    for name in ('run', 'tag', 'group'):
+    for name in ('run', 'tag', 'control', 'group'):
         text = getattr(cfg, name) or 'a'
         if text.split('.')[0].upper() in OF_WINDOWS or text.endswith('.'):
             raise UserError(f"{name} name '{text}' is one that no file of Windows can have: choose another")

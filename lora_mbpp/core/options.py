@@ -52,9 +52,12 @@ def add_options(command: argparse.ArgumentParser, *stages: str, without: tuple[s
     command.add_argument('--debug', action='store_true', help='show the trace of an error')
 
 # %% ../../nbs/core/options.ipynb #options-commands
-FOR_ONE_RUN = ('rank', 'run', 'output_dir', 'merge', 'tag')  # what a command for several runs sets itself
+FOR_ONE_RUN = (  # what a command for several runs sets itself
+    *('rank', 'run', 'output_dir', 'merge', 'tag', 'rows', 'control'),
+)
 FOR_ONE_ADAPTER = (  # what a command that takes an adapter along reads
-    *('preset', 'model', 'dtype', 'rank', 'seed', 'tag', 'run', 'lora_dir', 'artifacts_dir', 'max_new_tokens'),
+    *('preset', 'model', 'dtype', 'rank', 'seed', 'tag', 'control', 'run', 'lora_dir', 'artifacts_dir'),
+    'max_new_tokens',
 )
 FOR_ONE_STAGE = ('seed', 'lora_dir', 'out_file', 'train_file', 'val_file', 'benchmark')
 

@@ -26,7 +26,7 @@ def group_name(cfg: Config) -> str:
 
 # %% ../../nbs/core/runs.ipynb #10-d314c59b
 def run_name(cfg: Config, base: bool = False) -> str:
-    "`starter-r32-s0` (and the tag), or `starter-base` for the base model; `cfg.run` overrules both."
+    "`starter-r32-s0` (and control and tag), or `starter-base` for the base model; `cfg.run` overrules both."
     if cfg.run:
         return cfg.run
     if base:
@@ -34,8 +34,8 @@ def run_name(cfg: Config, base: bool = False) -> str:
     given = cfg.output_dir or cfg.lora_dir
     if given:
         return Path(given).expanduser().resolve().name
-    tag = f'-{cfg.tag}' if cfg.tag else ''
-    return f'{group_name(cfg)}-r{cfg.rank}-s{cfg.seed}{tag}'
+    more = ''.join(f'-{part}' for part in (cfg.control, cfg.tag) if part)
+    return f'{group_name(cfg)}-r{cfg.rank}-s{cfg.seed}{more}'
 
 # %% ../../nbs/core/runs.ipynb #10-27cc4df8
 def data_folder(cfg: Config) -> Path:
@@ -69,11 +69,14 @@ def run_info(
     adapter: Path | None = None,  # folder of the adapter that is evaluated
     known: dict | None = None,  # `run_info` as training wrote it
 ) -> dict:
-    "What identifies a run: name, preset, kind, model, rank and seed, and whether it is a test run."
+    "What identifies a run: name, preset, kind, model, rank and seed, the control it is, whether it is a test run."
     lora = {'rank': cfg.rank, 'seed': cfg.seed} if kind == 'lora' else {'rank': 0, 'seed': None}
     if adapter:
         trained = {k: v for k, v in (known or {}).items() if k in ('preset', 'seed', 'parameters', 'base')}
         lora = {**lora, **trained, 'rank': read_json(Path(adapter) / 'adapter_config.json')['r']}
+    control = cfg.control or (known or {}).get('control') if kind == 'lora' else None
+    if control:
+        kind, lora = 'control', {**lora, 'control': control}
     return {'run': run, 'preset': group_name(cfg), 'kind': kind, 'model': cfg.model, 'test_run': in_test(), **lora}
 
 # %% ../../nbs/core/runs.ipynb #runs-origin

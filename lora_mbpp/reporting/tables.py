@@ -86,11 +86,11 @@ def curve_table(runs: list[dict]) -> pd.DataFrame:
 
 # %% ../../nbs/reporting/tables.ipynb #tables-rates
 def rate_table(folder: Path | str, preset: str) -> pd.DataFrame:
-    "rank, seed, lr, nll (validation at the end) of every trained run of a preset, evaluated or not."
+    "rank, seed, lr, nll (validation at the end) of every trained run of a preset but the controls, evaluated or not."
     rows = []
     for metrics in metrics_in(folder):
         info, losses = metrics['run_info'], metrics.get('train_info', {}).get('val_nll')
-        if info.get('preset') == preset and losses and info.get('parameters'):
+        if info.get('preset') == preset and info['kind'] == 'lora' and losses and info.get('parameters'):
             key = {'rank': info['rank'], 'seed': info['seed']}
             rows.append({**key, 'lr': info['parameters']['lr'], 'nll': losses[-1]['nll']})
     return pd.DataFrame(rows, columns=['rank', 'seed', 'lr', 'nll'])

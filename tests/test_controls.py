@@ -1,0 +1,289 @@
+"""Controls: what their rows are, what they are called, how they are planned; no comparison of ranks has them."""
+
+from collections import Counter
+
+import pytest
+
+from lora_mbpp.cli import main
+from lora_mbpp.core.config import resolve
+from lora_mbpp.core.controls import ANCHOR_RANK, CONTROLS, check_controls, control_ranks, control_runs
+from lora_mbpp.core.errors import UserError
+from lora_mbpp.core.files import fingerprint, read_json, read_jsonl, write_json
+from lora_mbpp.core.preregistration import freeze_plan, study_plan
+from lora_mbpp.core.runs import run_info, run_name
+from lora_mbpp.evaluation.base_answers import answered_rows, answers_file, asked_name
+from lora_mbpp.experiments.study import Study, best_rates, control_steps, search_steps, study_steps
+from lora_mbpp.training.control_rows import quarter, scrambled, source_of
+from lora_mbpp.training.identity import identity
+
+in_order = pytest.mark.xdist_group('controls')
+
+
+def rows_of(*answers, source='mbpp'):
+    """Training rows with these answers."""
+    return [{'id': f'{source}/{i}', 'prompt': f'task {i}', 'completion': answer} for i, answer in enumerate(answers)]
+
+
+@pytest.mark.parametrize('seed', range(20))
+@pytest.mark.parametrize('answers', ['ab', 'aabb', 'abcdefgh', 'aaabcd', 'abcabcabc', 'aabbccdde'])
+def test_scrambled_is_a_derangement_even_of_equal_answers(answers, seed):
+    rows = rows_of(*answers)
+    mixed = scrambled(rows, seed)
+    assert [row['prompt'] for row in mixed] == [row['prompt'] for row in rows]
+    assert [row['id'] for row in mixed] == [row['id'] for row in rows]
+    assert Counter(row['completion'] for row in mixed) == Counter(answers)
+    assert not [row for row, before in zip(mixed, rows) if row['completion'] == before['completion']]
+
+
+@pytest.mark.parametrize('answers', ['', 'a', 'aab', 'aaaa'])
+def test_what_cannot_be_scrambled_is_refused(answers):
+    with pytest.raises(UserError, match='one answer'):
+        scrambled(rows_of(*answers), 0)
+
+
+def test_scrambling_depends_on_the_seed_alone():
+    rows = rows_of(*map(str, range(200)))
+    assert scrambled(rows, 3) == scrambled(rows, 3)
+    assert len({fingerprint(scrambled(rows, seed)) for seed in range(5)}) == 5
+    # every answer may land anywhere: no fixed shift of the file's order
+    moved = Counter((int(row['completion']) - i) % 200 for i, row in enumerate(scrambled(rows, 0)))
+    assert moved.most_common(1)[0][1] < 20
+
+
+@pytest.mark.parametrize('n', [1, 2, 4, 5, 100, 1746])
+def test_a_quarter_of_every_source_in_order(n):
+    rows = rows_of(*'x' * n) + rows_of(*'y' * (3 * n), source='codealpaca')
+    part = quarter(rows, seed=1)
+    assert Counter(map(source_of, part)) == {'mbpp': -(-n // 4), 'codealpaca': -(-3 * n // 4)}
+    places = [rows.index(row) for row in part]
+    assert places == sorted(set(places)) and part == quarter(rows, seed=1)
+    if n >= 100:
+        assert part != quarter(rows, seed=2)
+
+
+ASKED = {
+    'id': 'mbpp/601',
+    'prompt': 'Write a function to double.\nYour code should pass these tests:\nassert double(2) == 4',
+    'completion': '```python\ndef helper(x):\n    return x\n\ndef double(x):\n    return helper(2 * x)\n```',
+}
+OTHER = {'id': 'codealpaca/1', 'prompt': 'Print hello.', 'completion': '```python\nprint("hello")\n```'}
+
+
+@pytest.fixture
+def with_answers(tmp_path):
+    """A function that puts texts where the base's answers to `ASKED` and `OTHER` would lie, and gives the rows."""
+    cfg = resolve('test', data_dir=str(tmp_path))
+
+    def rows_from(*texts):
+        rows = [ASKED, OTHER][: len(texts)]
+        write_json(answers_file(cfg, rows), {'answers': [{'text': text} for text in texts]})
+        return answered_rows(cfg, rows)
+
+    return rows_from
+
+
+def test_format_rows_are_the_bases_definitions_in_the_same_fence(with_answers, capsys):
+    wordy = 'Sure!\n```python\ndef double(x):\n    return x + x\n\nprint(double(1))\n```\nThis doubles.'
+    rows = with_answers(wordy, 'def hello():\n    print("hello")\n\nhello()')
+    assert [row['completion'] for row in rows] == [
+        '```python\ndef double(x):\n    return x + x\n```',
+        '```python\ndef hello():\n    print("hello")\n```',
+    ]
+    assert [row['prompt'] for row in rows] == [ASKED['prompt'], OTHER['prompt']]
+    assert '0 of 2 answers' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'text', ['', 'I cannot.', '```python\nprint(1)\n```', '```python\ndef double(x:\n```', 'import math']
+)
+def test_answers_that_define_nothing_are_left_out_and_counted(with_answers, capsys, text):
+    rows = with_answers('```python\ndef double(x):\n    return 2 * x\n```', text)
+    assert [row['id'] for row in rows] == [ASKED['id']]
+    assert '1 of 2 answers of the base hold no definition' in capsys.readouterr().out
+    with pytest.raises(UserError, match='no form to learn'):
+        with_answers(text)
+
+
+def test_the_function_that_a_prompt_asks_for():
+    assert asked_name(ASKED) == 'double' and asked_name(OTHER) is None
+
+
+def test_answers_are_kept_by_what_decides_them(tmp_path, monkeypatch):
+    cfg = resolve('test', data_dir=str(tmp_path))
+    asked = []
+
+    def answer(cfg, rows):
+        asked.append(len(rows))
+        return {'answers': [{'text': 'def f():\n    pass'} for _ in rows], 'device': {}}
+
+    monkeypatch.setattr('lora_mbpp.evaluation.base_answers.answer_now', answer)
+    rows = [ASKED, OTHER]
+    for _ in range(2):
+        assert len(answered_rows(cfg, rows)) == 2
+    assert asked == [2], 'the second time they are read back'
+    answered_rows(cfg, [ASKED])
+    assert asked == [2, 1], 'other prompts are other answers'
+    kept = read_json(answers_file(cfg, rows))
+    assert kept['identity']['model'] == 'tiny-random' and kept['identity']['weights']
+
+
+def test_names_and_kind():
+    cfg = resolve('starter', rank=8, seed=1, control='format')
+    assert run_name(cfg) == 'starter-r8-s1-format'
+    assert run_name(resolve('starter', control='format', tag='lr0.001')) == 'starter-r8-s0-format-lr0.001'
+    info = run_info(cfg, run_name(cfg), 'lora')
+    assert (info['kind'], info['control'], info['rank'], info['seed']) == ('control', 'format', 8, 1)
+    plain = run_info(resolve('starter'), 'starter-r8-s0', 'lora')
+    assert plain['kind'] == 'lora' and 'control' not in plain
+    assert run_info(cfg, 'starter-base', 'base')['kind'] == 'base'
+    with pytest.raises(UserError, match='control name'):
+        resolve('starter', control='a/b')
+
+
+def test_identity_of_runs_is_what_it_was():
+    """Old adapters are found again: nothing new stands in run.json, and other rows show in their fingerprint."""
+    rows = rows_of(*'abcd')
+    plain = identity(resolve('starter'), rows, rows)
+    assert 'rows' not in plain and 'control' not in plain
+    assert plain['train_data'] != identity(resolve('starter', rows='quarter'), quarter(rows, 0), rows)['train_data']
+
+
+def test_ranks_of_controls():
+    assert control_ranks('format', [1, 2, 8, 32, 64]) == [8] and control_ranks('format', [2, 4, 16]) == [4]
+    assert control_ranks('data', [64, 1, 8]) == [1, 64] and control_ranks('full', [1]) == [ANCHOR_RANK]
+    assert control_ranks('rslora', [1, 64]) == [64], 'at rank 1 the scale is the same'
+    runs = control_runs(resolve('starter'), list(CONTROLS), [1, 8, 64], [0, 1, 2])
+    assert Counter(run.control for run in runs) == {'format': 3, 'scrambled': 3, 'full': 3, 'data': 6, 'rslora': 3}
+
+
+@pytest.mark.parametrize(
+    ('controls', 'ranks', 'own', 'why'),
+    [
+        (['fromat'], [8], [0], 'did you mean'),
+        (['format', 'format'], [8], [0], 'twice'),
+        (['format'], [8], [3], 'seeds of the study'),
+        (['format'], [8], [0, 0], 'seeds of the study'),
+        (['format'], [8], [], 'seeds of the study'),
+        (['full'], [8, 256], [0], 'leave it out'),
+        (['rslora'], [1], [0], 'leave it out'),
+    ],
+)
+def test_controls_that_cannot_be(controls, ranks, own, why):
+    with pytest.raises(UserError, match=why):
+        check_controls(resolve('starter'), controls, ranks, [0, 1], own)
+
+
+def test_steps_of_controls_stand_beside_those_of_the_ranks():
+    alone = Study(resolve('starter'), [1, 8], [0, 1])
+    both = Study(resolve('starter'), [1, 8], [0, 1], controls=list(CONTROLS), control_seeds=[1])
+    names = [step.name for step in study_steps(both)]
+    assert len(set(names)) == len(names) and names[-1] == '04_analysis'
+    steps = {step.name: step for step in study_steps(both)}
+    assert {step.name: step for step in study_steps(alone)}.items() <= steps.items(), 'the ranks are trained as before'
+    made = steps['02_train_format_r8_s1']
+    assert made.parameters['rows'] == 'base-answers' and 'starter-r8-s1-format' in made.products[1]
+    scored = steps['03_eval_format_r8_s1']
+    assert scored.parameters['control'] == 'format' and 'rows' not in scored.parameters
+    assert steps['02_train_rslora_r8_s1'].parameters['alpha_policy'] == 'rslora'
+    assert 'rows' not in steps['02_train_full_r256_s1'].parameters
+
+
+def test_rates_of_controls_are_those_of_their_rank_or_searched_anew():
+    study = Study(resolve('starter'), [1, 8], [0], lrs=[1e-4, 1e-3], controls=list(CONTROLS), control_seeds=[0])
+    searched = {(s.parameters.get('control'), s.parameters['rank']) for s in search_steps(study)[1:]}
+    assert searched == {(None, 1), (None, 8), ('full', 256), ('rslora', 8)}
+    assert best_rates(search_steps(study)) == {}, 'nothing is trained yet'
+    rates = {1: 1e-4, 8: 1e-3, ('full', 256): 1e-4}
+    lrs = {step.name: step.parameters['lr'] for step in control_steps(study, rates)}
+    assert lrs == {
+        '02_train_format_r8_s0_lr0.001': 1e-3,
+        '02_train_scrambled_r8_s0_lr0.001': 1e-3,
+        '02_train_full_r256_s0_lr0.0001': 1e-4,
+        '02_train_data_r1_s0_lr0.0001': 1e-4,
+        '02_train_data_r8_s0_lr0.001': 1e-3,
+    }, 'rslora has no finished search and is left out'
+
+
+def test_the_plan_has_the_controls_and_is_the_old_one_without(tmp_path):
+    cfg = resolve('starter', data_dir=str(tmp_path))
+    alone = study_plan(cfg, [1, 8], [0, 1])
+    runs = control_runs(cfg, ['format', 'data'], [1, 8], [0])
+    both = study_plan(cfg, [1, 8], [0, 1], None, runs)
+    assert 'controls' not in alone and {k: v for k, v in both.items() if k != 'controls'} == alone
+    assert both['controls']['data']['ranks'] == [1, 8] and 'Holm' in both['controls']['rule']
+    assert freeze_plan(tmp_path / 'a.plan.json', alone, 0) == []
+    changes = freeze_plan(tmp_path / 'a.plan.json', both, 3)
+    assert len(changes) == 1 and changes[0].startswith('controls None -> ')
+    assert freeze_plan(tmp_path / 'a.plan.json', both, 4) == []
+
+
+def test_wrong_options_are_sentences(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv('IN_TEST', raising=False)
+    folders = ['--preset', 'test', '--artifacts-dir', str(tmp_path / 'a'), '--data-dir', str(tmp_path / 'd')]
+    for given, why in (
+        (['--controls', 'fromat'], "did you mean 'format'"),
+        (['--controls', 'format', '--control-seeds', '7'], 'seeds of the study'),
+        (['--control-seeds', '0'], 'name those too'),
+    ):
+        assert main(['sweep', *folders, *given]) == 2
+        assert why in capsys.readouterr().err
+    assert not (tmp_path / 'a').exists()
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp('controls')
+
+
+def sweep(place, *extra):
+    """Exit status of a sweep on the random model, whose base has answered already: by itself it defines nothing."""
+    folders = [part for name in ('data', 'artifacts', 'reports') for part in (f'--{name}-dir', str(place / name))]
+    return main(['sweep', '--preset', 'test', '--ranks', '1,2', '--jobs', '2', *folders, *extra])
+
+
+@in_order
+@pytest.mark.slow
+def test_a_sweep_with_all_controls(place, capsys, monkeypatch):
+    """Data and answers of the base are there; every control is trained, scored, and in the plan."""
+    monkeypatch.delenv('IN_TEST', raising=False)
+    assert main(['data', '--preset', 'test', '--data-dir', str(place / 'data')]) == 0
+    rows = read_jsonl(place / 'data' / 'train.jsonl')
+    texts = [f'def answer_{i}():\n    return {i}' if i else 'no code' for i in range(len(rows))]
+    answers = answers_file(resolve('test', data_dir=str(place / 'data')), rows)
+    write_json(answers, {'answers': [{'text': text} for text in texts]})
+    assert sweep(place, '--controls', ','.join(CONTROLS)) == 0, capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert 'answers of the base to the training prompts, for 1 runs' in said
+    metrics = {p.stem: read_json(p) for p in (place / 'artifacts' / 'metrics').glob('*.json')}
+    names = {f'test-r{r}-s0-{c}' for c, r in zip(CONTROLS, (2, 2, ANCHOR_RANK, 1, 2))} | {'test-r2-s0-data'}
+    assert {name for name, one in metrics.items() if one['run_info']['kind'] == 'control'} == names
+    assert all('per_task' in metrics[name]['eval_info'] for name in names)
+    trained = {name: one['train_info']['rows'] for name, one in metrics.items() if 'train_info' in one}
+    assert trained['test-r2-s0-format'] == len(rows) - 1, 'one answer defines nothing'
+    assert trained['test-r2-s0-scrambled'] == trained['test-r2-s0'] == len(rows)
+    assert trained['test-r1-s0-data'] == -(-len(rows) // 4)
+    assert metrics['test-r2-s0-rslora']['train_info']['scale'] == pytest.approx(32 / 2**0.5)
+    plan = read_json(place / 'artifacts' / 'test.plan.json')
+    assert plan['plan']['controls'].keys() == {*CONTROLS, 'rule'} and not plan['changes']
+
+
+@in_order
+@pytest.mark.slow
+def test_a_sweep_with_controls_has_nothing_left_to_do(place, capsys, monkeypatch):
+    monkeypatch.delenv('IN_TEST', raising=False)
+    if not (place / 'artifacts').exists():
+        pytest.skip('needs the sweep of the test before')
+    assert sweep(place, '--controls', ','.join(CONTROLS)) == 0
+    said = capsys.readouterr().out
+    assert said.count('done already') == 3 + 2 * 2 + 2 * 6 and 'answers of the base to' not in said
+
+
+@in_order
+@pytest.mark.slow
+def test_a_base_that_defines_nothing_fails_alone(tmp_path, capsys, monkeypatch):
+    """The random model answers itself: the format control says why it cannot be, the ranks are compared."""
+    monkeypatch.delenv('IN_TEST', raising=False)
+    assert sweep(tmp_path, '--controls', 'format', '--ranks', '1') == 1
+    said = capsys.readouterr().out
+    assert 'no form to learn' in said and '04_analysis: finished' in said
+    assert (tmp_path / 'artifacts' / 'metrics' / 'test-r1-s0.json').exists()
