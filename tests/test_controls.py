@@ -208,7 +208,7 @@ def test_the_plan_has_the_controls_and_is_the_old_one_without(tmp_path):
     cfg = resolve('starter', data_dir=str(tmp_path))
     alone = study_plan(cfg, [1, 8], [0, 1])
     runs = control_runs(cfg, ['format', 'data'], [1, 8], [0])
-    both = study_plan(cfg, [1, 8], [0, 1], None, runs)
+    both = study_plan(cfg, [1, 8], [0, 1], controls=runs)
     assert 'controls' not in alone and {k: v for k, v in both.items() if k != 'controls'} == alone
     assert both['controls']['data']['ranks'] == [1, 8] and 'Holm' in both['controls']['rule']
     assert freeze_plan(tmp_path / 'a.plan.json', alone, 0) == []
@@ -238,7 +238,7 @@ def place(tmp_path_factory):
 def sweep(place, *extra):
     """Exit status of a sweep on the random model, whose base has answered already: by itself it defines nothing."""
     folders = [part for name in ('data', 'artifacts', 'reports') for part in (f'--{name}-dir', str(place / name))]
-    return main(['sweep', '--preset', 'test', '--ranks', '1,2', '--jobs', '2', *folders, *extra])
+    return main(['sweep', '--preset', 'test', '--ranks', '2', '--jobs', '2', *folders, *extra])
 
 
 @in_order
@@ -255,13 +255,13 @@ def test_a_sweep_with_all_controls(place, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert 'answers of the base to the training prompts, for 1 runs' in said
     metrics = {p.stem: read_json(p) for p in (place / 'artifacts' / 'metrics').glob('*.json')}
-    names = {f'test-r{r}-s0-{c}' for c, r in zip(CONTROLS, (2, 2, ANCHOR_RANK, 1, 2))} | {'test-r2-s0-data'}
+    names = {f'test-r{ANCHOR_RANK if control == "full" else 2}-s0-{control}' for control in CONTROLS}
     assert {name for name, one in metrics.items() if one['run_info']['kind'] == 'control'} == names
     assert all('per_task' in metrics[name]['eval_info'] for name in names)
     trained = {name: one['train_info']['rows'] for name, one in metrics.items() if 'train_info' in one}
     assert trained['test-r2-s0-format'] == len(rows) - 1, 'one answer defines nothing'
     assert trained['test-r2-s0-scrambled'] == trained['test-r2-s0'] == len(rows)
-    assert trained['test-r1-s0-data'] == -(-len(rows) // 4)
+    assert trained['test-r2-s0-data'] == -(-len(rows) // 4)
     assert metrics['test-r2-s0-rslora']['train_info']['scale'] == pytest.approx(32 / 2**0.5)
     plan = read_json(place / 'artifacts' / 'test.plan.json')
     assert plan['plan']['controls'].keys() == {*CONTROLS, 'rule'} and not plan['changes']
@@ -275,7 +275,7 @@ def test_a_sweep_with_controls_has_nothing_left_to_do(place, capsys, monkeypatch
         pytest.skip('needs the sweep of the test before')
     assert sweep(place, '--controls', ','.join(CONTROLS)) == 0
     said = capsys.readouterr().out
-    assert said.count('done already') == 3 + 2 * 2 + 2 * 6 and 'answers of the base to' not in said
+    assert said.count('done already') == 3 + 2 + 2 * 5 and 'answers of the base to' not in said
 
 
 @in_order
@@ -283,7 +283,7 @@ def test_a_sweep_with_controls_has_nothing_left_to_do(place, capsys, monkeypatch
 def test_a_base_that_defines_nothing_fails_alone(tmp_path, capsys, monkeypatch):
     """The random model answers itself: the format control says why it cannot be, the ranks are compared."""
     monkeypatch.delenv('IN_TEST', raising=False)
-    assert sweep(tmp_path, '--controls', 'format', '--ranks', '1') == 1
+    assert sweep(tmp_path, '--controls', 'format') == 1
     said = capsys.readouterr().out
     assert 'no form to learn' in said and '04_analysis: finished' in said
-    assert (tmp_path / 'artifacts' / 'metrics' / 'test-r1-s0.json').exists()
+    assert (tmp_path / 'artifacts' / 'metrics' / 'test-r2-s0.json').exists()
