@@ -50,10 +50,20 @@ def only_imports(source: str) -> bool:
     return bool(body) and all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in body)
 
 
+def without_task_links(output: dict) -> dict:
+    """An output whose links to the atlas of tasks are plain text: a sweep writes that page, and the site has none."""
+    data = output.get('data', {})
+    if 'text/html' not in data:
+        return output
+    page = re.sub(r'<a href="(?:tasks\.html)?#task-[^"]*">(.*?)</a>', r'\1', ''.join(data['text/html']))
+    return {**output, 'data': {**data, 'text/html': page}}
+
+
 def shown_cell(cell: dict) -> dict:
-    """A cell as the site shows it: without directives of nbdev, imports folded."""
+    """A cell as the site shows it: without directives of nbdev, imports folded, links only to what is there."""
     if cell['cell_type'] != 'code':
         return cell
+    cell = {**cell, 'outputs': [without_task_links(output) for output in cell.get('outputs', [])]}
     source = re.sub(r'^\s*#\s*\|.*\n?', '', ''.join(cell['source']), flags=re.M)
     tags = [*cell['metadata'].get('tags', []), *(['hide-input'] if only_imports(source) else [])]
     return {**cell, 'source': source, 'metadata': {**cell['metadata'], 'tags': tags}}
