@@ -1,5 +1,6 @@
 """Shared by the tests: where the published data sets are, and a configuration that trains in seconds."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if 'notebook_runs[experiments/ray_cluster]' in item.name:
             item.add_marker(pytest.mark.xdist_group('ray'))  # it starts a cluster, as the tests of test_cluster do
+
+
+def pytest_collection_finish():
+    # what is imported stays: each of accelerate's full collections would look through three million objects again
+    gc.collect()
+    gc.freeze()
 
 
 def published(name: str) -> Path:

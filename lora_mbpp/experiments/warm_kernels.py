@@ -8,6 +8,7 @@ __all__ = ['PREPARED', 'INLINE', 'become_kernel', 'serve', 'KernelSource', 'Copi
 
 # %% ../../nbs/experiments/warm_kernels.ipynb #warm-imports
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -53,6 +54,8 @@ def serve() -> None:
         signal.signal(number, signal.SIG_IGN)
     for name in PREPARED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # copies share what is imported: their collections leave it alone, and are quick
     for line in sys.stdin:
         number = os.fork()
         if number == 0:
