@@ -9,6 +9,7 @@ same rows, with the token lengths of MBPP-train and CodeAlpaca (local files). Wh
 Usage on a CUDA machine:
   python benchmarks/training.py --mbpp FILE --codealpaca FILE --ways plain trl engine --ranks 8 32 --save
   python benchmarks/training.py ... --ways engine --budget 11
+  python benchmarks/training.py ... --ways engine --shape qwen2.5-coder-0.5b --batch 8 --ranks 8 2 16 32 64 --runs 1 15
 On a CPU:
   python benchmarks/training.py ... --shape smollm2-135m --ways padded engine"""
 
@@ -298,6 +299,121 @@ def print_profile(trainer, rows: list) -> None:
     print(table, file=sys.stderr)
 
 
+def study_runs(job: dict, cfg) -> list:
+    "As many runs as are wanted: all ranks for the first seed, for the second, and so on"
+    from lora_mbpp.train import Run
+
+    seeds = -(-job['runs'] // len(job['ranks']))
+    pairs = [(rank, seed) for seed in range(seeds) for rank in job['ranks']][: job['runs']]
+    return [Run(replace(cfg, rank=rank, seed=seed), [], [], {}, False) for rank, seed in pairs]
+
+
+def paced(seat):
+    "A trainer callback that takes the time (`times`) and counts the tokens (`tokens`) of each step of a run in its seat"
+    from transformers import TrainerCallback
+
+    hand_over, rows = seat.loss, []
+
+    def loss(documents, weight):
+        rows.append(sum(len(ids) for ids, _ in documents))
+        return hand_over(documents, weight)
+
+    class Paced(TrainerCallback):
+        times, tokens = [], []
+
+        def on_step_end(self, args, state, control, **kwargs):
+            self.times.append(time.perf_counter())
+            self.tokens.append(sum(rows))
+            rows.clear()
+
+    seat.loss, Paced.times, Paced.tokens = loss, [], []
+    return Paced()
+
+
+def joint_parity(seats: list, rows: list) -> dict:
+    "Loss, and norm of the first run's gradients, of a joint step over the same rows for all runs"
+    import torch
+
+    documents = [(row['input_ids'], row['labels']) for row in rows]
+    targets = sum(label != -100 for _, labels in documents for label in labels[1:])
+    weight = torch.tensor(1 / targets, device=seats[0].gradients[0].device)
+    for seat in seats:
+        seat.begin_step()
+    losses = seats[0].table.losses({run: (documents, weight) for run in range(len(seats))})
+    norm = torch.nn.utils.get_total_norm(seats[0].gradients)
+    return {'loss': round(losses[0].item(), 5), 'norm': round(norm.item(), 5)}
+
+
+def together_rates(watches: list) -> dict:
+    "Tokens per second of all runs, by step, and from the third step to the last"
+    ends = [max(times) for times in zip(*[watch.times for watch in watches])]
+    tokens = [sum(counts) for counts in zip(*[watch.tokens for watch in watches])]
+    rates = [count / (b - a) for count, a, b in zip(tokens[1:], ends, ends[1:])][1:]
+    return {
+        'tokens_per_s': round(statistics.median(rates), 1),
+        'least': round(min(rates), 1),
+        'most': round(max(rates), 1),
+        'steps_timed': len(rates),
+        'mean_tokens_per_s': round(sum(tokens[2:]) / (ends[-1] - ends[1]), 1),
+        'seconds': round(ends[-1] - ends[0], 2),
+    }
+
+
+def measure_together(job: dict, rows: list) -> dict:
+    "Several runs of this engine at once, each with the order of its seed, in this process"
+    import torch
+
+    from lora_mbpp.experiments.together import SharedBase, joint_plan, table_of
+    from lora_mbpp.models.loading import load_tokenizer
+    from lora_mbpp.models.runtime import choose_runtime, peak_memory_gb
+    from lora_mbpp.training.monitor import TrainingMonitor
+    from lora_mbpp.training.recorded_rows import unrecorded_reason
+    from lora_mbpp.training.setup import TrainerParts, make_trainer
+    from lora_mbpp.training.time_plan import plan_documents
+    from lora_mbpp.training.together import in_lockstep
+
+    cfg = configured({**job, 'rank': max(job['ranks'])})
+    runtime, tok, runs = choose_runtime(cfg), load_tokenizer(cfg.model), study_runs(job, cfg)
+    run_plan = plan_documents(cfg, runtime, rows)
+    layout, started = run_plan.layout, time.perf_counter()
+    base = SharedBase.load(cfg, runtime, layout.recomputed)
+    why = unrecorded_reason(cfg.cuda_graphs, base.carrier, replace(layout, memory={}), 1, fused=True)
+    plan, runs = joint_plan(runs, runtime, run_plan, not why)
+    seats = table_of(base, runs, plan, why or ('' if plan.recorded else 'no memory'))
+    parity, watches, folder = joint_parity(seats, rows[:8]), [paced(seat) for seat in seats], Path(tempfile.mkdtemp())
+    norms = []
+
+    def work(run, seat, watch):
+        parts = TrainerParts(seat.model, tok, rows, TrainingMonitor(tok, []), folder / run.name, layout, seat)
+        trainer = make_trainer(run.cfg, runtime, parts)
+        trainer.add_callback(watch)
+        trainer.args.save_strategy = 'no'
+        trainer.train()
+        norms.extend(entry['grad_norm'] for entry in trainer.state.log_history if 'grad_norm' in entry)
+
+    works = [lambda own=own: work(*own) for own in zip(runs, seats, watches)]
+    prepared = time.perf_counter() - started
+    for error in in_lockstep(seats[0].table, seats, works):
+        if error:
+            raise error
+    peak = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else peak_memory_gb() * 1e9
+    return {
+        'how': [*base.how, seats[0].how],
+        'runs': len(runs),
+        'ranks': [run.cfg.rank for run in runs],
+        'at_once': seats[0].table.at_once,
+        'forecast_gib': round(plan.memory['total'], 2),
+        'row_tokens': layout.row_tokens,
+        'recomputed': layout.recomputed,
+        **parity,
+        **together_rates(watches),
+        'prepared_in_s': round(prepared, 1),
+        'norms_positive': all(norm > 0 for norm in norms),
+        'shrunk': seats[0].table.changes,
+        'peak_gib': round(peak / GIB, 2),
+    }
+
+
 def measure(job: dict) -> dict:
     "One way, in this process"
     if job['way'] == 'unsloth':
@@ -311,6 +427,8 @@ def measure(job: dict) -> dict:
     rows = json.loads(Path(job['rows']).read_text())
     if job['budget'] and on_cuda:
         hold_to(job['budget'])
+    if job.get('runs', 1) > 1:
+        return measure_together(job, rows)
     contender = Contender(job, rows)
     watch, *_ = contender.train(1, 8, rows[:8])
     first = next(entry for entry in watch.logs if 'loss' in entry)
@@ -364,6 +482,8 @@ def options() -> argparse.Namespace:
     parser.add_argument('--ways', nargs='+', default=['plain', 'trl', 'engine'], choices=WAYS)
     parser.add_argument('--ranks', nargs='+', type=int, default=[8])
     help = 'GiB that a process may take of the GPU; 0: all (default)'
+    help = 'runs of this engine that are trained together: all --ranks for a first seed, a second one, ...; 1: one alone'
+    parser.add_argument('--runs', nargs='+', type=int, default=[1], help=help)
     parser.add_argument('--budget', nargs='+', type=float, default=[0], help=help)
     parser.add_argument('--quantization', default='auto', choices=('auto', 'nf4', 'none'))
     help = 'of the frozen weights and of computation (default: what the device is best at)'
@@ -388,15 +508,18 @@ def options() -> argparse.Namespace:
 def jobs_of(args) -> list[dict]:
     "What is measured, in order: each budget, way and rank; other ways than the engine at the first rank only"
     cases = [
-        (budget, way, rank)
+        (budget, way, rank, runs)
         for budget in args.budget
         for way in args.ways
-        for rank in (args.ranks if way == 'engine' else args.ranks[:1])
+        for runs in (args.runs if way == 'engine' else [1])
+        for rank in (args.ranks if way == 'engine' and runs == 1 else args.ranks[:1])
     ]
     return [
         dict(
             way=way,
             rank=rank,
+            ranks=args.ranks,
+            runs=runs,
             budget=budget,
             quantization=args.quantization,
             dtype=args.dtype,
@@ -407,7 +530,7 @@ def jobs_of(args) -> list[dict]:
             profile=args.profile and way == 'engine',
             cuda_graphs=args.cuda_graphs == 'true',
         )
-        for budget, way, rank in cases
+        for budget, way, rank, runs in cases
     ]
 
 
@@ -422,7 +545,8 @@ def device_name(threads: str) -> str:
 
 def described(record: dict) -> str:
     "One line about a way"
-    name = f"{record['way']:9} r={record['rank']:<3} budget {record['budget_gib'] or 0:g}"
+    several = f"{record['runs']} runs at once, " if record.get('runs', 1) > 1 else ''
+    name = f"{record['way']:9} {several}r={record['rank']:<3} budget {record['budget_gib'] or 0:g}"
     if 'failed' in record:
         return f"{name}: failed: {record['failed']}"
     planned = ''

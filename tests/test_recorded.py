@@ -37,18 +37,18 @@ def gradients(model):
 def test_loss_and_gradients_are_those_of_the_row_as_it_is(model, drawn, weight):
     documents = [([i for i, _ in one], [i if counted else -100 for i, counted in one]) for one in drawn]
     documents = [(ids, [-100, *labels[1:]]) for ids, labels in documents]
-    shape = RowShape.of(documents)
+    shape = RowShape.of([documents])
     if not shape.answers:
         return
     row = StaticRow(model, shape)
-    row.fill([([9] * 20, [9] * 20)], torch.tensor(1.0))  # what lay there before must not matter
-    row.fill(documents, torch.tensor(weight))
+    row.fill([[([9] * 20, [9] * 20)]], torch.ones(1))  # what lay there before must not matter
+    row.fill([documents], torch.tensor([weight]))
     row.compute()
     found = gradients(model)
     ids, labels = zip(*documents)
     loss = completion_loss(model, model_row(ids, 'packed', 0), beside(labels, 'packed', -100)) * weight
     loss.backward()
-    assert row.loss.item() == pytest.approx(loss.item(), rel=1e-4)
+    assert row.losses.item() == pytest.approx(loss.item(), rel=1e-4)
     exact = gradients(model)
     assert all(torch.allclose(found[name], exact[name], atol=1e-4, rtol=1e-3) for name in exact)
 
@@ -56,5 +56,5 @@ def test_loss_and_gradients_are_those_of_the_row_as_it_is(model, drawn, weight):
 def test_a_run_has_few_shapes():
     rng = torch.Generator().manual_seed(0)
     steps = [torch.randint(80, 500, (8,), generator=rng).tolist() for _ in range(200)]
-    shapes = {RowShape.of([([5] * n, [-100] * (n // 2) + [5] * (n - n // 2)) for n in lengths]) for lengths in steps}
+    shapes = {RowShape.of([[([5] * n, [-100] * (n // 2) + [5] * (n - n // 2)) for n in lengths]]) for lengths in steps}
     assert len(shapes) <= 8

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOGIT_CHANGES', 'PIECE_BYTES', 'ChunkedLMHeadLoss', 'DetachedLMHead', 'has_plain_head', 'detach_lm_head',
-           'attach_lm_head', 'piece_of', 'answer_states', 'completion_loss']
+           'attach_lm_head', 'piece_of', 'answer_states', 'answer_losses', 'completion_loss']
 
 # %% ../../nbs/models/lm_head.ipynb #lm_head-imports
 import torch
@@ -16,34 +16,30 @@ from .attention import logits_at
 
 # %% ../../nbs/models/lm_head.ipynb #29-d279740f
 class ChunkedLMHeadLoss(torch.autograd.Function):
-    """Sum of the cross-entropies (nats) of hidden states (n, width) against targets (n,), `piece` rows at a time.
+    """Cross-entropies (nats) of hidden states (n, width) against targets (n,), `piece` at a time: (n,) in float32.
 
-    The head (vocabulary, width) is frozen. Called with hidden states, head, targets and `piece`, and with numbers (n,)
-    that the cross-entropies are multiplied by (default: 1).
+    The head (vocabulary, width) is frozen. Called with hidden states, head, targets and `piece`.
     """
 
     @staticmethod
-    def forward(ctx, hidden, head, targets, piece, counted=None):
-        total, gradient = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(hidden)
+    def forward(ctx, hidden, head, targets, piece):
+        losses, gradient = hidden.new_empty(len(hidden), dtype=torch.float32), torch.empty_like(hidden)
         for start in range(0, len(hidden), piece):
             rows = slice(start, start + piece)
             logits = (hidden[rows] @ head.T).float()
             logits -= logits.logsumexp(-1, keepdim=True)
             right = targets[rows, None]
-            found = logits.gather(1, right)[:, 0]
-            total -= (found if counted is None else found * counted[rows]).sum()
+            losses[rows] = -logits.gather(1, right)[:, 0]
             chance = logits.exp_()
             chance.scatter_add_(1, right, chance.new_full(right.shape, -1))
-            if counted is not None:
-                chance *= counted[rows, None]
             gradient[rows] = chance.to(hidden.dtype) @ head
         ctx.save_for_backward(gradient)
-        return total
+        return losses
 
     @staticmethod
     def backward(ctx, d):
         (gradient,) = ctx.saved_tensors
-        return gradient * d.to(gradient.dtype), None, None, None, None
+        return gradient * d[:, None].to(gradient.dtype), None, None, None
 
 # %% ../../nbs/models/lm_head.ipynb #lm_head-detached
 class DetachedLMHead(nn.Module):
@@ -117,6 +113,16 @@ def answer_states(model, row: dict, labels: torch.Tensor) -> tuple[torch.Tensor,
     chosen = wanted[:, places]
     return found[0] if len(labels) == 1 else found[chosen], labels[:, places + 1][chosen]
 
+# %% ../../nbs/models/lm_head.ipynb #lm_head-answers
+def answer_losses(model: PeftModel, row: dict, labels: torch.Tensor) -> torch.Tensor:
+    "Cross-entropies (nats) of the tokens of a row that have a label, at least one of which has: (n,), in their order."
+    found, targets = answer_states(model, row, labels.view(row['input_ids'].shape))
+    peft_model = model if hasattr(model, 'get_base_model') else model.module
+    head = peft_model.get_base_model().get_output_embeddings()
+    if not isinstance(head, DetachedLMHead):
+        return F.cross_entropy(found.float(), targets, reduction='none')
+    return ChunkedLMHeadLoss.apply(found.to(head.weight.dtype), head.weight, targets, piece_of(head.weight))
+
 
 def completion_loss(model: PeftModel, row: dict, labels: torch.Tensor) -> torch.Tensor:
     """Summed cross-entropy (nats) of a row for the tokens whose label is not -100.
@@ -127,9 +133,4 @@ def completion_loss(model: PeftModel, row: dict, labels: torch.Tensor) -> torch.
     if (labels[:, 1:] == -100).all():
         # nothing to learn here, but gradients for those who wait for them
         return model(**row, logits_to_keep=1, use_cache=False).logits.float().sum() * 0
-    found, targets = answer_states(model, row, labels)
-    peft_model = model if hasattr(model, 'get_base_model') else model.module
-    head = peft_model.get_base_model().get_output_embeddings()
-    if not isinstance(head, DetachedLMHead):
-        return F.cross_entropy(found.float(), targets, reduction='sum')
-    return ChunkedLMHeadLoss.apply(found.to(head.weight.dtype), head.weight, targets, piece_of(head.weight))
+    return answer_losses(model, row, labels).sum()

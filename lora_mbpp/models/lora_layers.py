@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['SHARED_INPUT_PROJECTIONS', 'dense', 'AdaptedLinears', 'is_lora_linear', 'supports_fused_lora', 'fused_outputs',
-           'SharedInputGroup', 'fuse_lora_layers', 'unfuse_lora_layers']
+           'SharedInputGroup', 'input_groups', 'fuse_lora_layers', 'unfuse_lora_layers']
 
 # %% ../../nbs/models/lora_layers.ipynb #29-4236b3d5
+from collections.abc import Callable
+
 import torch
 from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
@@ -104,40 +106,48 @@ class SharedInputGroup:
     Called with another input, a layer computes for itself.
     """
 
-    def __init__(self, layers: list):
-        self.layers, self.x, self.found = layers, None, None
+    def __init__(
+        self,
+        layers: list,
+        compute: Callable[[torch.Tensor, list], tuple] = fused_outputs,  # what such layers make of an input
+    ):
+        self.layers, self.compute, self.x, self.found = layers, compute, None, None
         for i, layer in enumerate(layers):
             layer.forward = lambda x, *args, i=i, **kwargs: self.output(i, x)
 
     def output(self, i: int, x: torch.Tensor) -> torch.Tensor:
         "What layer `i` of the group makes of `x`."
         if i == 0:
-            self.x, self.found = x, fused_outputs(x, self.layers)
-        mine = self.found[i] if self.x is x else fused_outputs(x, [self.layers[i]])[0]
+            self.x, self.found = x, self.compute(x, self.layers)
+        mine = self.found[i] if self.x is x else self.compute(x, [self.layers[i]])[0]
         if i + 1 == len(self.layers):
             self.x = self.found = None  # nothing is kept beyond the last of them
         return mine
 
 # %% ../../nbs/models/lora_layers.ipynb #lora_layers-fuse
+def input_groups(model: PeftModel) -> list[list[nn.Module]]:
+    "The supported PEFT layers of a model, those of one input together."
+    found = [m for m in model.modules() if supports_fused_lora(m)]
+    alone, groups = {id(m): m for m in found}, []
+    for parent in model.modules():
+        for names in SHARED_INPUT_PROJECTIONS:
+            layers = [getattr(parent, name, None) for name in names]
+            if all(id(layer) in alone for layer in layers) and len({layer.scaling['default'] for layer in layers}) == 1:
+                groups.append([alone.pop(id(layer)) for layer in layers])
+    return groups + [[layer] for layer in alone.values()]
+
+
 def fuse_lora_layers(model: PeftModel) -> int:
     """Let every supported PEFT layer compute by `AdaptedLinears`, those of one input together; returns their number.
 
     Names, parameters and saving stay PEFT's.
     """
-    found = [m for m in model.modules() if supports_fused_lora(m)]
-    known, alone = {id(m) for m in found}, {id(m): m for m in found}
-    for parent in model.modules():
-        for names in SHARED_INPUT_PROJECTIONS:
-            layers = [getattr(parent, name, None) for name in names]
-            if all(id(layer) in known for layer in layers) and len({layer.scaling['default'] for layer in layers}) == 1:
-                SharedInputGroup(layers)
-                for layer in layers:
-                    alone.pop(id(layer), None)
-    for layer in alone.values():
-        SharedInputGroup([layer])
-    return len(found)
+    groups = input_groups(model)
+    for layers in groups:
+        SharedInputGroup(layers)
+    return sum(map(len, groups))
 
-
+# %% ../../nbs/models/lora_layers.ipynb #lora_layers-unfuse-def
 def unfuse_lora_layers(model: PeftModel) -> None:
     "Give every layer PEFT's own forward back."
     for module in model.modules():

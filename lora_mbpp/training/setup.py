@@ -30,7 +30,7 @@ from ..models.runtime import Runtime
 from .memory_plan import Layout
 from .monitor import FiniteCheck, TrainingMonitor
 from .recipe import lora_config, nested_start, trainer_arguments
-from .recorded_rows import RowRecorder, unrecorded_reason
+from .recorded_rows import RowRecorder, StepGradients, unrecorded_reason
 from .rows import collate
 from .sharding import shard_base
 from .snapshots import SnapshotKeeper
@@ -117,6 +117,7 @@ class TrainerParts:
     monitor: TrainingMonitor
     folder: Path  # of the run
     layout: Layout
+    recorder: StepGradients | None = None  # what computes the rows, where that is settled (default: by the device)
 
 # %% ../../nbs/training/setup.ipynb #setup-make
 def tell_trackers(trainer: PackedTrainer, numbers: dict) -> None:
@@ -129,6 +130,7 @@ def make_trainer(cfg: Config, runtime: Runtime, parts: TrainerParts) -> PackedTr
     callbacks, fused = [FiniteCheck(), parts.monitor], is_fused(parts.model)
     processes = PartialState().num_processes
     why = unrecorded_reason(cfg.cuda_graphs, parts.model, parts.layout, processes, fused)
+    recorder = parts.recorder or (None if why else RowRecorder(parts.model))
     if cfg.snapshots:
         callbacks.append(SnapshotKeeper(parts.folder / 'snapshots', cfg.snapshots))
     trainer = PackedTrainer(
@@ -142,9 +144,9 @@ def make_trainer(cfg: Config, runtime: Runtime, parts: TrainerParts) -> PackedTr
         batches=parts.monitor.batches,
         lr_ratio=16 if cfg.method == 'lora+' else None,
         shares_weights=parts.layout.weight_shards > 1,
-        recorder=None if why else RowRecorder(parts.model),
+        recorder=recorder,
+        unrecorded=why,
     )
-    trainer.how = f'steps: not recorded ({why})' if why else 'steps: recorded as CUDA graphs'
     print(trainer.how)
     trainer.remove_callback(PrinterCallback)
     if tracker_names(cfg.report_to):

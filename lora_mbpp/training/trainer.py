@@ -70,14 +70,15 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         batches: list | None = None,  # collects the ids of the batches that were computed
         lr_ratio: float | None = None,  # LoRA+: how many times faster B learns than A
         shares_weights: bool = False,  # the processes share the base weights
-        recorder: RowRecorder | None = None,  # computes rows as CUDA graphs
+        recorder: RowRecorder | None = None,  # computes rows, as CUDA graphs
+        unrecorded: str = '',  # why there is no recorder
         **kwargs,
     ):
         self.limit = RowLimit(row_tokens)
         self.batches = batches
         self.lr_ratio = lr_ratio
         self.shares_weights = shares_weights
-        self.recorder = recorder
+        self.recorder, self.unrecorded = recorder, unrecorded
         model = kwargs.get('model')
         own = [(p, p.data) for p in model.parameters() if p.requires_grad] if isinstance(model, nn.Module) else []
         super().__init__(*args, **kwargs)
@@ -157,6 +158,11 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         runs = shares([len(ids) for ids, _ in documents], self.limit.tokens)
         return sum(self.recorder.loss([documents[i] for i in run], weight) for run in runs)
 
+    @property
+    def how(self) -> str:
+        "How the steps were computed, in words."
+        return self.recorder.how if self.recorder else f'steps: not recorded ({self.unrecorded})'
+
     def floating_point_ops(self, inputs) -> int:
         "Nothing is counted: transformers asks every module for its parameters at each step."
         return 0
@@ -176,7 +182,11 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
                 'with several processes a step cannot be taken back; '
                 'lower --row-tokens, or raise --recomputed-layers; the run continues from its last checkpoint'
             )
-        self.recorder = None  # its memory is needed, and steps are computed without it from here on
+        if self.recorder and self.recorder.make_room():
+            return  # the step is computed again
+        if self.recorder:  # its memory is needed, and steps are computed without it from here on
+            self.unrecorded = f'from step {step} on, out of memory; before that {self.recorder.how}'
+            self.recorder = None
         vars(self.model).pop('zero_grad', None)
         model.zero_grad(set_to_none=True)
         if torch.cuda.is_available():

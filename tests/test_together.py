@@ -1,0 +1,197 @@
+"""Runs that are trained together are the runs that they would be alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lora_mbpp.core.config import resolve
+from lora_mbpp.core.files import read_json
+from lora_mbpp.core.runs import adapter_dir, metrics_file, run_name
+from lora_mbpp.experiments.together import train_together
+from lora_mbpp.train import train
+from lora_mbpp.training.monitor import TrainingMonitor
+from lora_mbpp.training.together import Table
+from lora_mbpp.training.trainer import PackedTrainer
+
+WORDS = 'def add(a, b): return a + b'.split()
+
+
+@pytest.fixture
+def study(tmp_path):
+    """`study(folder, **given)` is a run's configuration, on 21 rows of different lengths."""
+    for name, count in (('train', 21), ('val', 3)):
+        rows = [
+            {
+                'id': f'{name}{i}',
+                'prompt': f'Write function {i} ' * (1 + i % 5),
+                'completion': ' '.join(WORDS * (1 + i % 4)),
+            }
+            for i in range(count)
+        ]
+        (tmp_path / f'{name}.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+
+    def configuration(folder: str, **given):
+        files = {'train_file': str(tmp_path / 'train.jsonl'), 'val_file': str(tmp_path / 'val.jsonl')}
+        wanted = dict(preset='test', effective_batch=4, max_steps=6, lr=3e-3, warmup_ratio=0.2, row_tokens=400)
+        return resolve(**{**wanted, **files, **given}, artifacts_dir=str(tmp_path / folder))
+
+    return configuration
+
+
+def info_of(cfg) -> dict:
+    return read_json(metrics_file(cfg, run_name(cfg)))['train_info']
+
+
+def weights_of(cfg) -> dict:
+    return load_file(Path(adapter_dir(cfg)) / 'adapter_model.safetensors')
+
+
+def assert_same(one, other, atol=1e-5):
+    """Two runs have the same curves, order of rows, and adapter."""
+    a, b = info_of(one), info_of(other)
+    assert a['order'] == b['order'] and a['steps'] == b['steps'] and a['target_tokens'] == b['target_tokens']
+    for curve, names in (('losses', ('loss', 'grad_norm', 'learning_rate')), ('val_nll', ('nll',))):
+        for name in names:
+            found, wanted = ([entry[name] for entry in info[curve]] for info in (a, b))
+            assert found == pytest.approx(wanted, abs=atol, rel=1e-4), (curve, name)
+    mine, theirs = weights_of(one), weights_of(other)
+    assert mine.keys() == theirs.keys()
+    assert all(torch.allclose(mine[name], theirs[name], atol=atol) for name in theirs)
+
+
+def test_runs_together_are_the_runs_alone(study):
+    """Ranks, seeds and rates of their own, several rows a step, clipping at work."""
+    given = [dict(rank=2), dict(rank=8, seed=1), dict(rank=32), dict(rank=8, lr=1e-2, tag='fast', snapshots=2)]
+    pairs = [(study('together', **own), study('alone', **own)) for own in given]
+    outcome = train_together([cfg for cfg, _ in pairs])
+    assert sorted(outcome.trained) == sorted(run_name(cfg) for cfg, _ in pairs) and not outcome.stopped
+    for cfg, alone in pairs:
+        train(alone)
+        assert_same(cfg, alone)
+        assert len(info_of(cfg)['together']['others']) == 3
+        files = [{path.name for path in adapter_dir(one).rglob('*')} for one in (cfg, alone)]
+        assert files[0] == files[1]
+        assert read_json(adapter_dir(cfg) / 'run.json') == read_json(adapter_dir(alone) / 'run.json')
+    norms = [entry['grad_norm'] for cfg, _ in pairs for entry in info_of(cfg)['losses']]
+    assert max(norms) > 1 > min(norms), 'some steps are clipped, others are not'
+    assert len({info_of(cfg)['order'] for cfg, _ in pairs}) == 2
+
+
+@pytest.mark.parametrize('begun', ['alone', 'together'])
+def test_a_stopped_run_continues_the_other_way(study, begun, monkeypatch):
+    """Begun alone and continued together, or the other way round: the run that was never stopped."""
+    step = PackedTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    cfgs, whole = [study('stopped', rank=r) for r in (2, 8)], [study('whole', rank=r) for r in (2, 8)]
+    with monkeypatch.context() as patch:
+        patch.setattr(PackedTrainer, 'training_step', interrupted)
+        for start in [lambda: train_together(cfgs)] if begun == 'together' else [lambda: train(cfgs[0])]:
+            with pytest.raises(KeyboardInterrupt):
+                start()
+    assert (adapter_dir(cfgs[0]) / 'checkpoints' / 'checkpoint-4').is_dir()
+    if begun == 'together':
+        for cfg in cfgs:
+            train(cfg)
+    else:
+        train_together(cfgs)
+    train_together(whole)
+    for cfg, other in zip(cfgs, whole):
+        assert_same(cfg, other)
+
+
+def test_a_finished_run_is_left_and_the_last_one_is_not_begun(study):
+    cfgs = [study('a', rank=r) for r in (2, 4)]
+    train(cfgs[0])
+    stamp = (adapter_dir(cfgs[0]) / 'adapter_model.safetensors').stat().st_mtime_ns
+    outcome = train_together(cfgs)
+    assert outcome.trained == ['test-r2-s0'] and 'no other run' in outcome.alone['test-r4-s0']
+    assert (adapter_dir(cfgs[0]) / 'adapter_model.safetensors').stat().st_mtime_ns == stamp
+    assert not adapter_dir(cfgs[1]).exists()
+
+
+def test_a_run_without_a_number_stops_alone(study, monkeypatch):
+    """One adapter overflows; the others have the numbers that they have without it."""
+    cfgs, alone = [study('a', rank=r) for r in (2, 4, 8)], [study('b', rank=r) for r in (2, 8)]
+    begin = TrainingMonitor.on_step_end
+
+    def spoil(self, args, state, control, model=None, **kwargs):
+        if state.global_step == 2 and model.peft_config['default'].r == 4:
+            next(p for p in model.parameters() if p.requires_grad).data[:] = float('inf')
+        return begin(self, args, state, control, model=model, **kwargs)
+
+    monkeypatch.setattr(TrainingMonitor, 'on_step_end', spoil)
+    outcome = train_together(cfgs)
+    assert list(outcome.stopped) == ['test-r4-s0'] and 'of step 3 is not finite' in outcome.stopped['test-r4-s0']
+    assert sorted(outcome.trained) == ['test-r2-s0', 'test-r8-s0']
+    train_together(alone)
+    for cfg, other in zip((cfgs[0], cfgs[2]), alone):
+        assert_same(cfg, other)
+
+
+@pytest.mark.parametrize('times', [1, 3])
+def test_out_of_memory_is_survived(study, monkeypatch, times, capsys):
+    """Fewer runs at once, at last each by itself; the numbers stay."""
+    cfgs, whole = [study('a', rank=r) for r in (2, 4, 8)], [study('b', rank=r) for r in (2, 4, 8)]
+    train_together(whole)
+    groups, count = Table.groups, iter(range(1000))
+
+    def starved(self, runs):
+        if 6 <= next(count) < 6 + times:
+            next(iter(self.joint.layers.values()))[0].lora_A['default'].weight.grad.add_(1)  # half of a step is done
+            raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate')
+        return groups(self, runs)
+
+    monkeypatch.setattr(Table, 'groups', starved)
+    train_together(cfgs)
+    said = capsys.readouterr().out
+    assert ('2 runs at once' in said) and (('each run by itself' in said) == (times == 3))
+    for cfg, other in zip(cfgs, whole):
+        assert_same(cfg, other)
+        assert 'out of memory' in str(info_of(cfg)['how'])
+
+
+def test_a_quantised_base_is_shared(study):
+    pytest.importorskip('bitsandbytes')
+    given = [dict(rank=2, quantization='nf4'), dict(rank=8, quantization='nf4')]
+    cfgs, alone = [study('a', **own) for own in given], [study('b', **own) for own in given]
+    train_together(cfgs)
+    for cfg, other in zip(cfgs, alone):
+        train(other)
+        assert_same(cfg, other)
+
+
+@pytest.mark.parametrize(
+    'given, why',
+    [
+        (dict(method='dora'), 'method dora'),
+        (dict(max_length=500), 'max_length'),
+        (dict(overwrite=True), 'trained anew'),
+        (dict(dtype='float16'), 'differ'),
+    ],
+)
+def test_what_cannot_go_together_is_left_with_its_reason(study, given, why, capsys):
+    outcome = train_together([study('a', rank=2), study('a', rank=4, **given)])
+    assert why in outcome.alone['test-r4-s0'] and not outcome.trained
+    assert why in capsys.readouterr().out
+
+
+def test_adapters_without_room_wait_for_the_others(study, monkeypatch):
+    """Memory for the adapters of two runs: three are trained by two and one, which is alone."""
+    import lora_mbpp.experiments.together as chapter
+
+    plan = chapter.plan_together
+    monkeypatch.setattr(
+        chapter,
+        'plan_together',
+        lambda model, layout, ranks, recordable: plan(model, layout, ranks, recordable) if len(ranks) < 3 else None,
+    )
+    outcome = train_together([study('a', rank=r) for r in (2, 4, 8, 16)])
+    assert len(outcome.trained) == 4 and not outcome.alone
