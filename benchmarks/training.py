@@ -309,7 +309,7 @@ def study_runs(job: dict, cfg) -> list:
 
 
 def paced(seat):
-    "A trainer callback that takes the time (`times`) and counts the tokens (`tokens`) of each step of a run in its seat"
+    "A trainer callback that takes the time (`times`) and counts the tokens (`tokens`) of each step of a seated run"
     from transformers import TrainerCallback
 
     hand_over, rows = seat.loss, []
@@ -380,8 +380,8 @@ def measure_together(job: dict, rows: list) -> dict:
     why = unrecorded_reason(cfg.cuda_graphs, base.carrier, replace(layout, memory={}), 1, fused=True)
     plan, runs = joint_plan(runs, runtime, run_plan, not why)
     seats = table_of(base, runs, plan, why or ('' if plan.recorded else 'no memory'))
-    parity, watches, folder = joint_parity(seats, rows[:8]), [paced(seat) for seat in seats], Path(tempfile.mkdtemp())
-    norms = []
+    parity, watches = joint_parity(seats, rows[:8]), [paced(seat) for seat in seats]
+    norms, folder = [], Path(tempfile.mkdtemp())
 
     def work(run, seat, watch):
         parts = TrainerParts(seat.model, tok, rows, TrainingMonitor(tok, []), folder / run.name, layout, seat)
@@ -482,7 +482,7 @@ def options() -> argparse.Namespace:
     parser.add_argument('--ways', nargs='+', default=['plain', 'trl', 'engine'], choices=WAYS)
     parser.add_argument('--ranks', nargs='+', type=int, default=[8])
     help = 'GiB that a process may take of the GPU; 0: all (default)'
-    help = 'runs of this engine that are trained together: all --ranks for a first seed, a second one, ...; 1: one alone'
+    help = 'runs of this engine that are trained together: all --ranks for a first seed, a second, ...; 1: one alone'
     parser.add_argument('--runs', nargs='+', type=int, default=[1], help=help)
     parser.add_argument('--budget', nargs='+', type=float, default=[0], help=help)
     parser.add_argument('--quantization', default='auto', choices=('auto', 'nf4', 'none'))

@@ -30,7 +30,7 @@ from ..models.shapes import config_of
 from ..train import Run, build, encode_rows, fit, plan_training, prepare_run, record
 from ..training.launch import processes_of
 from ..training.memory_plan import PlannedModel, Precision
-from ..training.recorded_rows import row_losses, unrecorded_reason
+from ..training.recorded_rows import MOST_TOKENS, row_losses, unrecorded_reason
 from ..training.rows import TrainingDocuments
 from ..training.setup import is_fused, prepare_model
 from ..training.time_plan import RunPlan
@@ -155,24 +155,24 @@ def planned_model(cfg: Config, runtime: Runtime, rank: int) -> PlannedModel:
     fused = fused_kernels_unsupported_reason(runtime.device) is None
     return PlannedModel.of(config_of(cfg.model), Precision(runtime.dtype, runtime.quantization == 'nf4', fused), rank)
 
-
+# %% ../../nbs/experiments/together.ipynb #tog-plan-joint
 def joint_plan(runs: list[Run], runtime: Runtime, run_plan: RunPlan, recordable: bool) -> tuple[JointPlan, list[Run]]:
     "(how the first of these runs are trained together, those runs): all that there is memory for."
     if run_plan.unknown:
         return JointPlan(1, False, {}), runs
-    ranks = [run.cfg.rank for run in runs]
+    layout, ranks = run_plan.layout, [run.cfg.rank for run in runs]
+    recordable = recordable and layout.row_tokens <= MOST_TOKENS
     model = planned_model(runs[0].cfg, runtime, max(64, *ranks))
     for count in range(len(runs), 1, -1):
-        if plan := plan_together(model, run_plan.layout, ranks[:count], recordable):
+        if plan := plan_together(model, layout, ranks[:count], runtime.device, recordable):
             return plan, runs[:count]
     return JointPlan(1, False, {}), runs[:1]
 
 
 def plan_words(plan: JointPlan, runs: list[Run], budget: float) -> str:
     "The plan in words."
-    of = f'{plan.at_once} of {len(runs)}' if plan.at_once < len(runs) else f'all {len(runs)}'
     memory = f'{plan.memory["total"]:.1f} of {budget:.1f} GiB' if plan.memory else 'memory unknown'
-    return f'trained together: {", ".join(run.name for run in runs)}; rows of {of} runs at once; {memory}'
+    return f'trained together: {", ".join(run.name for run in runs)}; {memory}'
 
 # %% ../../nbs/experiments/together.ipynb #tog-train
 def one_of_many(
@@ -218,7 +218,7 @@ def train_first(runs: list[Run], base: SharedBase, run_plan: RunPlan, outcome: O
     if len(now) < 2:
         outcome.leave(runs, 'there is no memory for the adapters of two')
         return []
-    why = why or ('' if plan.recorded else 'no memory for a second set of activations')
+    why = why or ('' if plan.recorded else 'no memory for a second set of activations, or rows too long')
     seats = table_of(base, now, plan, why)
     if fault := joint_fault(seats):
         outcome.leave(runs, fault)
