@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .core.config import STAGES, Config
+from .core.config import STAGES, Config, usual_ranks
 from .core.controls import check_controls, control_runs
 from .core.errors import UserError, suggest
 from .core.files import shown
@@ -182,7 +182,7 @@ def cmd_snapshots(args) -> int:
 def cmd_plan(args) -> int:
     "Memory, layout, steps, tokens and time of training at each rank, before anything is loaded or run."
     cfg = config_from(given_values(args, 'data', 'train'))
-    ranks = whole_numbers(args.ranks, 'ranks')
+    ranks = whole_numbers(args.ranks or usual_ranks(cfg.preset), 'ranks')
     check_list('ranks', ranks, 1)
     controls = words(args.controls)
     check_controls(cfg, controls, ranks, [0], [0])
@@ -213,7 +213,6 @@ def evaluated_runs(cfg: Config) -> list[dict]:
 # %% ../nbs/cli.ipynb #cli-sweep
 def cmd_sweep(args) -> int:
     "All reports for all ranks and seeds."
-    ranks = whole_numbers(args.ranks, 'ranks')
     seeds = whole_numbers(args.seeds, 'seeds')
     lrs = decimals(args.lrs, 'lrs')
     search_seeds = whole_numbers(args.search_seeds, 'search-seeds') if args.search_seeds else None
@@ -225,6 +224,7 @@ def cmd_sweep(args) -> int:
     if lrs and 'lr' in given:
         raise UserError('--lr is one learning rate, --lrs a search: give one of them')
     cfg = config_from(given)
+    ranks = whole_numbers(args.ranks or usual_ranks(cfg.preset), 'ranks')
     given = {name: getattr(cfg, name) for name in given if name != 'preset'}
     check_list('ranks', ranks, 1)
     check_list('seeds', seeds, 0)
@@ -467,7 +467,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_eval_options(add_command(commands, 'eval', cmd_eval))
     sweep = add_command(commands, 'sweep', cmd_sweep)
     for command in (plan, sweep):
-        command.add_argument('--ranks', default='8,32', help='LoRA ranks, with commas (default: 8,32)')
+        command.add_argument('--ranks', help="LoRA ranks, with commas (default: the preset's, mostly 8,32)")
         command.add_argument('--controls', help=CONTROLS_HELP)
     add_plan_options(plan)
     add_sweep_options(sweep)

