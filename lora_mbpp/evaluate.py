@@ -81,6 +81,11 @@ class Evaluation:
         return run_origin(self.cfg, self.adapter, self.base['weights'])
 
     @property
+    def base_facts(self) -> dict:
+        "What the results say of the base model."
+        return {name: self.base[name] for name in ('model', 'weights', 'artefact')}
+
+    @property
     def key(self) -> tuple:
         "What `finished_evaluation` looks for."
         return self.path, self.settings, self.generation['adapter'], self.base['weights']
@@ -170,7 +175,7 @@ def evaluation_info(asked: Evaluation, completed: Completed, judged: Judged, sco
         'settings': asked.settings,
         'plan': preregistration_id(),
         'adapter': asked.generation['adapter'],
-        'base': {name: asked.base[name] for name in ('model', 'weights', 'artefact')},
+        'base': asked.base_facts,
         'sandbox': asked.layers,
         'new_tokens': sum(record['n_tokens'] for record in completed.records),
         'parameters': scored.trainable,
@@ -206,12 +211,18 @@ def evaluate(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'ba
     if cfg.decoder == 'vllm':
         complete_in_own_process(cfg, asked.tasks, run, adapter, asked.generation)
     loaded = load_for(cfg, asked.runtime, [adapter] if adapter else [])
+    if asked.base['weights'] is None:  # its files came with the loading
+        asked = replace(asked, base=base_identity(cfg.model))
     completed = complete_tasks(asked, loaded)
     judged = judge_completions(asked, completed)
     scored = score_references(asked, loaded)
     metrics = update_metrics(
         asked.path,
-        run_info={**run_info(cfg, run, asked.kind, adapter, trained_as(cfg, run)), 'origin': asked.origin},
+        run_info={
+            'base': asked.base_facts,
+            **run_info(cfg, run, asked.kind, adapter, trained_as(cfg, run)),
+            'origin': asked.origin,
+        },
         eval_info=evaluation_info(asked, completed, judged, scored),
         meta_info={**meta_info(), 'device': device_info(asked.runtime)},
     )

@@ -19,6 +19,7 @@ from lora_mbpp.core.errors import UserError
 from lora_mbpp.core.files import cache_dir
 from lora_mbpp.core.places import BUILT_IN_MODELS
 from lora_mbpp.core.runs import group_name
+from lora_mbpp.evaluate import evaluate
 from lora_mbpp.experiments.index_page import model_words
 from lora_mbpp.models import downloads, gguf_folders, packaged
 from lora_mbpp.models.base_identity import artefact_of, base_identity, public_name
@@ -351,7 +352,9 @@ def test_too_small_a_disk_is_known_before_anything_is_fetched(index, monkeypatch
 # --- a file laid by hand
 
 
-def test_a_file_laid_by_hand_is_taken_without_the_index(tmp_path, monkeypatch):
+@pytest.fixture
+def by_hand(tmp_path, monkeypatch):
+    "(model, source, place): a tiny file under the name of a code model, laid into the cache; the index is not asked."
     source = tmp_path / 'tiny.gguf'
     write_tiny(source, 'qwen2', tied=False)
     model = tiny_model_of(source, 'qwen2', wheels=QWEN_CODER_HALF_B.wheels, name=QWEN_CODER_HALF_B.name)
@@ -360,6 +363,11 @@ def test_a_file_laid_by_hand_is_taken_without_the_index(tmp_path, monkeypatch):
     place = cache_dir() / 'gguf' / 'tiny.gguf'
     place.parent.mkdir(parents=True)
     shutil.copy(source, place)
+    return model, source, place
+
+
+def test_a_file_laid_by_hand_is_taken_without_the_index(by_hand):
+    model, source, place = by_hand
     folder = model_path(model.name)
     assert folder == str(cache_dir() / model.name) and place.exists()
     kept = base_identity(model.name)
@@ -371,6 +379,17 @@ def test_a_file_laid_by_hand_is_taken_without_the_index(tmp_path, monkeypatch):
     shutil.copy(source, place)
     packaged_folder(model.name)
     assert base_identity(model.name)['weights'] == kept['weights']
+
+
+def test_results_know_a_base_that_came_with_the_loading(by_hand, tmp_path):
+    model = by_hand[0]
+    cfg = resolve('test', model=model.name, n_tasks=1, artifacts_dir=tmp_path / 'a', data_dir=tmp_path / 'd')
+    metrics = evaluate(cfg, 'tiny-base')
+    told = base_identity(model.name)
+    facts = {name: told[name] for name in ('model', 'weights', 'artefact')}
+    assert facts['weights'] and facts['artefact'] == 'Q4_K_M GGUF from the package index'
+    assert metrics['eval_info']['base'] == metrics['run_info']['base'] == facts
+    assert metrics['run_info']['origin']['weights'] == facts['weights']
 
 
 @pytest.mark.parametrize('harm', ['cut', 'other'])
