@@ -7,17 +7,23 @@ lengths (benchmarks/training.py), as `lora-mbpp train` does it under torchrun: o
   against one   that, divided by the first number of processes with whole weights; perfect is the ratio of the numbers
   peak GiB      of the process with the most: what the allocator had reserved (CUDA), or resident memory (CPU)
   losses        of all steps must equal those of the first line to 1e-3 of their size (bfloat16) or 1e-5 (float32)
+  load s        from the plan to a model that is ready to train, its weights read and packed
+With --one-layer the checkpoint holds one decoder layer, which is read anew for each of the model's: for shapes that no
+disk here holds. Only sharing takes such weights, and its row says so.
 Usage:
   python benchmarks/scaling.py --mbpp FILE --codealpaca FILE --processes 1 2 --ranks 8 32 --save
+  python benchmarks/scaling.py ... --shape llama-2-70b --one-layer --processes 2 --sharding full --batch 16
   python benchmarks/scaling.py ... --shape smollm2-135m --batch 16        on a CPU"""
 
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -45,12 +51,13 @@ def measure(job: dict) -> None:
     from accelerate.utils import gather_object
 
     from lora_mbpp.models.loading import load_tokenizer
-    from lora_mbpp.models.runtime import choose_runtime, peak_memory_gb
+    from lora_mbpp.models.runtime import choose_runtime, let_segments_grow, peak_memory_gb
     from lora_mbpp.train import plan_training
-    from lora_mbpp.training.launch import processes_of
+    from lora_mbpp.training.launch import end_processes, processes_of
     from lora_mbpp.training.monitor import TrainingMonitor
     from lora_mbpp.training.setup import TrainerParts, load_prepared
 
+    let_segments_grow()
     if not torch.cuda.is_available():
         torch.set_num_threads(job['threads'])
     rows = json.loads(Path(job['rows']).read_text())
@@ -58,25 +65,46 @@ def measure(job: dict) -> None:
     runtime = choose_runtime(cfg)
     processes, tok, folder = processes_of(runtime.device), load_tokenizer(cfg.model), Path(tempfile.mkdtemp())
     layout = plan_training(cfg, runtime, processes, rows).layout
-    model, how = load_prepared(cfg, runtime, layout)
+    source = one_layer_source(Path(cfg.model)) if job['one_layer'] else None
+    started = time.perf_counter()
+    model, how = load_prepared(cfg, runtime, layout, source)
+    loaded = time.perf_counter() - started
     watch, monitor = timed(), TrainingMonitor(tok, [])
-    engine_trainer(cfg, runtime, TrainerParts(model, tok, rows, monitor, folder, layout), watch).train()
+    load_peak = peak_memory_gb() * 1e9 / 2**30
+    trainer = engine_trainer(cfg, runtime, TrainerParts(model, tok, rows, monitor, folder, layout), watch)
+    trainer.train()
     peaks = gather_object([max(monitor.peak.gb, peak_memory_gb()) * 1e9 / 2**30])
     if processes.is_main_process:
         figures = {
             **speed(job, rows, watch.times),
             'peak_gib': round(max(peaks), 2),
             'forecast_gib': round(layout.memory['total'], 2),
+            'load_s': round(loaded, 1),
+            'load_peak_gib': round(load_peak, 2),
             'row_tokens': layout.row_tokens,
             'recomputed': layout.recomputed,
             'pieces': layout.weight_shards,
             'quantization': runtime.quantization,
             'dtype': runtime.dtype,
             'losses': [round(entry['loss'], 6) for entry in watch.logs if 'loss' in entry],
-            'how': how,
+            'how': [*how, trainer.how],
         }
         print(json.dumps({'figures': figures}), flush=True)
-    processes.wait_for_everyone()
+    end_processes(processes)
+
+
+def one_layer_source(folder: Path):
+    "The tensors of a checkpoint with one decoder layer, which stands for all layers of the folder's configuration"
+    from lora_mbpp.models.base_identity import weight_files
+    from lora_mbpp.models.streaming import TensorSource, checkpoint_source
+
+    one, layers = checkpoint_source(weight_files(folder)), json.loads((folder / 'config.json').read_text())
+    shapes = {
+        name.replace('.layers.0.', f'.layers.{i}.'): shape
+        for i in range(layers['num_hidden_layers'])
+        for name, shape in one.shapes.items()
+    }
+    return TensorSource(shapes, lambda name: one.read(re.sub(r'[.]layers[.][0-9]+[.]', '.layers.0.', name)))
 
 
 def speed(job: dict, rows: list, times: list) -> dict:
@@ -120,6 +148,8 @@ def options() -> argparse.Namespace:
     parser.add_argument('--threads', type=int, default=1, help='of a process on a CPU')
     parser.add_argument('--timeout', type=float, default=300, help='seconds a run may take')
     parser.add_argument('--model-dir', help='folder of a checkpoint of that shape, made when missing')
+    parser.add_argument('--one-layer', action='store_true', help="one decoder layer's file stands for all of them")
+    parser.add_argument('--cuda-graphs', default='true', choices=('true', 'false'))
     parser.add_argument('--save', action='store_true', help=f'append the figures to {RESULTS.relative_to(ROOT)}')
     parser.add_argument('--child', help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -157,7 +187,8 @@ def described(record: dict) -> str:
     return (
         f"{name}: {record['tokens_per_s']:9.1f} tokens/s ({record['least']:.0f} - {record['most']:.0f}), "
         f"{record['against_one'] or float('nan'):.2f} against one, peak {record['peak_gib']:.2f} GiB "
-        f"(forecast {record['forecast_gib']:.2f}), losses {'the same' if record['same_losses'] else 'DIFFER'}"
+        f"(forecast {record['forecast_gib']:.2f}), loaded in {record['load_s']:.0f} s, "
+        f"losses {'the same' if record['same_losses'] else 'DIFFER'}"
     )
 
 
@@ -172,13 +203,16 @@ def main() -> int:
     model = Path(args.model_dir or scratch / 'model')
     (scratch / 'rows.json').write_text(json.dumps(rows_of(args)))
     if not (model / 'config.json').exists():
-        write_model(args.shape, model)
+        write_model(args.shape, model, 1 if args.one_layer else None)
     name = device_name(f'{args.threads} threads a process')
     print(f'{name}; {args.shape}, {args.batch} rows a step')
     first, right = {}, True
     for rank, processes, sharding in cases_of(args):
-        shared = {key: getattr(args, key) for key in ('quantization', 'batch', 'steps', 'budget', 'threads')}
-        job = {'rank': rank, 'rows': str(scratch / 'rows.json'), 'model': str(model), 'sharding': sharding, **shared}
+        shared = {
+            key: getattr(args, key) for key in ('quantization', 'batch', 'steps', 'budget', 'threads', 'one_layer')
+        }
+        place = {'rows': str(scratch / 'rows.json'), 'model': str(model)}
+        job = {'rank': rank, 'sharding': sharding, 'cuda_graphs': args.cuda_graphs == 'true', **place, **shared}
         figures = run(job, processes, args.timeout)
         losses, measured = figures.pop('losses', []), figures.get('tokens_per_s')
         first_speed, first_losses = first.setdefault(rank, (measured, losses))
@@ -192,6 +226,8 @@ def main() -> int:
             'sharding': sharding,
             'batch_rows': args.batch,
             'budget_gib': args.budget or None,
+            'cuda_graphs': job['cuda_graphs'],
+            'weights': "one layer's file, read for every layer" if args.one_layer else 'a file for all layers',
             'device': name,
             'against_one': round(measured / first_speed, 3) if first_speed and measured else None,
             'same_losses': same,

@@ -37,7 +37,7 @@ WAYS = {
     'unsloth': 'Unsloth packed, 8 x 2,048 tokens, its own checkpointing, where installed',
     'engine': 'lora_mbpp',
 }
-SHAPES = 'mistral-7b', 'qwen2.5-coder-0.5b', 'qwen2.5-coder-1.5b', 'smollm2-135m', 'tiny'
+SHAPES = 'mistral-7b', 'qwen2.5-coder-0.5b', 'qwen2.5-coder-1.5b', 'smollm2-135m', 'tiny', 'llama-2-70b'
 GIB = 2**30
 
 
@@ -88,12 +88,9 @@ def rows_of(args) -> list:
     return [one(*pair) for pair in lengths if pair[0] <= 1024]
 
 
-def write_model(shape: str, folder: Path) -> None:
-    "A random-weight checkpoint of the shape; every matrix normal with deviation 0.02"
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
-
-    from lora_mbpp.models.tiny import tiny_tokenizer
+def shape_config(shape: str):
+    "Transformers' configuration of a shape"
+    from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
     smollm2 = dict(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30)
     smollm2 |= dict(
@@ -104,18 +101,35 @@ def write_model(shape: str, folder: Path) -> None:
     qwen = dict(vocab_size=151936, num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=32768)
     half = dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, **qwen)
     larger = dict(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, **qwen)
-    config = {
+    llama = dict(hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64)
+    return {
         'mistral-7b': MistralConfig(sliding_window=None),
         'smollm2-135m': LlamaConfig(**smollm2),
         'qwen2.5-coder-0.5b': Qwen2Config(**half),
         'qwen2.5-coder-1.5b': Qwen2Config(**larger),
         'tiny': LlamaConfig(**tiny),
+        'llama-2-70b': LlamaConfig(**llama, num_key_value_heads=8, max_position_embeddings=4096),
     }[shape]
+
+
+def write_model(shape: str, folder: Path, layers: int | None = None) -> None:
+    "A random-weight checkpoint of the shape, every matrix normal with deviation 0.02; with fewer layers if told so"
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from lora_mbpp.models.tiny import tiny_tokenizer
+
+    config = shape_config(shape)
+    whole = config.num_hidden_layers
+    config.num_hidden_layers = layers or whole
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     torch.manual_seed(0)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if device == 'cuda' else torch.float32)
     model.save_pretrained(folder)
+    if layers:
+        model.config.num_hidden_layers = whole
+        model.config.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
 
 
@@ -377,7 +391,7 @@ def measure_together(job: dict, rows: list) -> dict:
     run_plan = plan_documents(cfg, runtime, rows)
     layout, started = run_plan.layout, time.perf_counter()
     base = SharedBase.load(cfg, runtime, layout.recomputed)
-    why = unrecorded_reason(cfg.cuda_graphs, base.carrier, replace(layout, memory={}), 1, fused=True)
+    why = unrecorded_reason(cfg.cuda_graphs, base.carrier, replace(layout, memory={}), fused=True)
     plan, runs = joint_plan(runs, runtime, run_plan, not why)
     seats = table_of(base, runs, plan, why or ('' if plan.recorded else 'no memory'))
     parity, watches = joint_parity(seats, rows[:8]), [paced(seat) for seat in seats]

@@ -35,13 +35,13 @@ from .models.base_identity import RECORD, check_base, record_base
 from .models.lm_head import attach_lm_head
 from .models.loading import load_tokenizer, parameter_counts
 from .models.positions import longest_sequence
-from .models.runtime import Runtime, choose_runtime, device_info
+from .models.runtime import Runtime, choose_runtime, device_info, let_segments_grow
 from .models.shapes import config_of
 from .tasks.prompts import read_training_rows
 from .training.checkpoints import whole_checkpoint
 from .training.control_rows import quarter, scrambled
 from .training.identity import check_identity, identity
-from .training.launch import launch, least_budget, only_first_speaks, processes_of
+from .training.launch import end_processes, launch, least_budget, only_first_speaks, processes_of
 from .training.memory_plan import hold_to, memory_budget
 from .training.merge import merge_adapter
 from .training.model_card import training_data, write_card
@@ -247,6 +247,7 @@ def train(cfg: Config) -> dict:
     """Train one adapter and keep it in `artifacts/checkpoints/<run>`; returns the run's metrics.
 
     A finished run is read back, a killed one continued. Raises `UserError`."""
+    let_segments_grow()
     runtime = choose_runtime(cfg)
     check_trackers(cfg)
     if (cfg.gpus or 1) > 1 and 'RANK' not in os.environ:
@@ -261,7 +262,7 @@ def train(cfg: Config) -> dict:
                 train_run(run, runtime, processes)
         if cfg.merge and processes.is_main_process:
             merge_adapter(cfg, run.folder, run.name)
-        processes.wait_for_everyone()
+        end_processes(processes)
     return read_json(run.metrics)
 
 # %% ../nbs/02_train.ipynb #train-run

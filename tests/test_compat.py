@@ -201,8 +201,24 @@ def test_data_is_not_prepared_when_that_is_declined():
     from trl import SFTConfig
 
     known = SFTConfig.__dataclass_fields__
-    wanted = {'dataset_kwargs', 'max_length', 'packing', 'logging_nan_inf_filter', 'ddp_find_unused_parameters'}
+    wanted = {'dataset_kwargs', 'max_length', 'packing', 'logging_nan_inf_filter'}
     hold(wanted <= known.keys(), 'trl', f'{sorted(wanted - known.keys())} in SFTConfig', '02_train sets them')
+
+
+def test_a_model_can_be_prepared_without_a_wrapper():
+    from accelerate import Accelerator
+
+    known = inspect.signature(Accelerator.prepare_model).parameters
+    hold(
+        'evaluation_mode' in known, 'accelerate', 'prepare_model(evaluation_mode=)', 'PackedTrainer averages gradients'
+    )
+
+
+def test_transformers_says_how_4bit_layers_come_into_a_model():
+    compat.required('transformers', 'transformers.quantizers:AutoHfQuantizer', 'models/streaming asks it')
+    place = 'transformers.conversion_mapping:get_checkpoint_conversion_mapping'
+    mapping = compat.required('transformers', place, 'models/streaming asks it')
+    hold(not mapping('llama') and mapping('mixtral'), 'transformers', 'conversions by model type', 'streaming asks')
 
 
 def test_batches_are_dealt_out_by_a_sampler_that_can_be_told():
@@ -291,8 +307,7 @@ def test_packed_bytes_say_what_they_mean(packed):
 def test_their_meaning_survives_a_copy_as_plain_bytes(packed):
     layer, whole = packed
     before = compat.expanded(layer.weight, torch.float32)
-    compat.keep_meaning(layer)
-    layer.weight = nn.Parameter(torch.as_tensor(layer.weight.data).as_subclass(torch.Tensor), requires_grad=False)
+    layer.weight = nn.Parameter(compat.keep_meaning(layer), requires_grad=False)
     assert not compat.is_4bit(layer.weight)
     after = compat.expanded(compat.restore_meaning(layer), torch.float32)
     hold(torch.equal(before, after), 'bitsandbytes', 'quant_state that can be given back', 'training/sharding does it')
@@ -323,18 +338,6 @@ def test_tensors_of_one_memory_have_one_key():
         hold(kept, 'torch', f'identity of storages on {device}', 'training/memory_plan counts memory once')
 
 
-def test_ddp_reads_what_to_leave_alone():
-    setter = compat.required(
-        'torch', 'torch.nn.parallel:DistributedDataParallel', 'training/sharding keeps frozen shares out of it'
-    )._set_params_and_buffers_to_ignore_for_model
-    ours, theirs = nn.Linear(2, 2), nn.Linear(2, 2)
-    compat.leave_out_of_ddp(ours, ['weight'])
-    setter(theirs, ['weight'])
-    changed = {name for name, value in vars(theirs).items() if value == ['weight']}
-    kept = all(getattr(ours, name, None) == ['weight'] for name in changed) and changed
-    hold(kept, 'torch', '_ddp_params_and_buffers_to_ignore', 'training/sharding keeps frozen shares out of DDP')
-
-
 def test_fsdp_can_leave_parameters_out():
     from torch.distributed.fsdp import fully_shard
 
@@ -362,7 +365,8 @@ def test_vllm_has_requests_with_adapters():
 
 
 PRIVATE = re.compile(
-    r'_attn_implementation|_gradient_checkpointing_func|_ddp_params_and_buffers_to_ignore|\._cdata|\.quant_state\b|'
+    r'_attn_implementation|_gradient_checkpointing_func|_non_persistent_buffers_set|_init_weights\b|_keep_in_fp32|'
+    r'AutoHfQuantizer|\._cdata|\.quant_state\b|'
     r'\'quant_state\'|AttentionInterface|AttentionMaskInterface|_apply_liger_kernel|dequantize_4bit|'
     r'attention\.varlen import|torch\._C|\._parameters\b|\._buffers\b'
 )

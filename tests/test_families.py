@@ -24,7 +24,8 @@ from lora_mbpp.models.loading import load_model, load_tokenizer
 from lora_mbpp.models.packed_pass import PackedPass
 from lora_mbpp.models.positions import longest_sequence
 from lora_mbpp.models.proof import choose_row_way
-from lora_mbpp.models.runtime import choose_runtime
+from lora_mbpp.models.runtime import Runtime, choose_runtime
+from lora_mbpp.models.streaming import open_stream
 from lora_mbpp.models.tiny import tiny_tokenizer
 from lora_mbpp.tasks.chat import encode_row, prompt_ids
 from lora_mbpp.tasks.loading import literal_tasks
@@ -389,3 +390,20 @@ def test_each_architecture_has_a_plan(name):
             assert plan.layout.row_tokens == 120 and plan.layout.recomputed == config.num_hidden_layers
         else:
             assert 0 < plan.layout.memory['total'] < 8
+
+
+@pytest.mark.parametrize('name', EACH)
+def test_weights_read_layer_by_layer_are_those_that_transformers_loads(family, name):
+    """Parameters and buffers; or it is said why not."""
+    stream, why = open_stream(family(name), Runtime('cpu', 'float32', 'none', 'CPU', ''))
+    if not stream:
+        assert name not in ('llama', 'mistral', 'stablelm') and ('transformers' in why or 'its files' in why)
+        return
+    for layer in getattr(stream.model.get_decoder(), 'layers', []):
+        stream.fill(layer)
+    stream.fill(stream.model)
+    loaded = plain_model(family(name))
+    for kind in ('named_parameters', 'named_buffers'):
+        ours, theirs = dict(getattr(stream.model, kind)()), dict(getattr(loaded, kind)())
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[n], theirs[n].cpu()) and ours[n].dtype == theirs[n].dtype for n in theirs)

@@ -11,11 +11,12 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Qwen2Config, Qwen2ForCausalLM
 
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json
+from lora_mbpp.models.tiny import tiny_tokenizer
 from lora_mbpp.train import train
 from lora_mbpp.training.launch import check_gpu_memory
 from lora_mbpp.training.memory_plan import Precision
@@ -173,6 +174,43 @@ def test_from_a_notebook(one, capsys):
     assert '2 processes;' in capsys.readouterr().out and metrics['run_info']['rank'] == 4
     check_same(one, 'launched', one / 'launched' / 'checkpoints' / 'test-r4-s0')
     assert 'exists with other parameters (lr 0.001 -> 0.1)' in complaint(train, resolve(**given, lr=0.1))
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run_in_a_sentence(one):
+    """Within a minute, nothing of it is left, and the same command continues."""
+    given = {**NUMBERS, 'data_dir': one / 'data', 'artifacts_dir': one / 'hit', 'gpus': 2}
+    words = [part for k, v in given.items() for part in ('--' + k.replace('_', '-'), str(v))]
+    run = [sys.executable, '-m', 'lora_mbpp.cli', 'train', *words]
+    process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert wait_for(120, process, lambda: list(one.glob(f'hit/checkpoints/*/{CHECKPOINTS}')))
+    family = psutil.Process(process.pid).children(recursive=True)
+    workers = [one for one in family if one.environ().get('LOCAL_RANK') == '1']
+    workers[0].kill()
+    started = time.time()
+    _, said = process.communicate(timeout=60)
+    assert time.time() - started < 60 and process.returncode == 2
+    assert 'processes (local rank 1) was killed by SIGKILL' in said.splitlines()[-1]
+    assert not psutil.wait_procs(family, timeout=5)[1]
+    done = finished(run)
+    assert 'continuing from' in done.stdout and 'destroy_process_group' not in done.stderr
+    check_same(one, 'hit', one / 'hit' / 'checkpoints' / 'test-r4-s0')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('quantization', ['none', 'nf4'])
+def test_weights_read_layer_by_layer_are_those_of_a_load(tmp_path, quantization):
+    """Two processes: bytes, gradients and counts are those of one that loads the model whole."""
+    if quantization == 'nf4':
+        pytest.importorskip('bitsandbytes', reason='bitsandbytes is not installed: pip install -e ".[cuda]"')
+    sizes = dict(vocab_size=259, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4)
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(Qwen2Config(**sizes, num_key_value_heads=2, tie_word_embeddings=True))
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    script = Path(__file__).with_name('streamed_halves.py')
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    finished([*torchrun(2), str(script), str(tmp_path), quantization], env=env)
 
 
 @pytest.mark.slow

@@ -213,7 +213,7 @@ def train_seated(
 def train_first(runs: list[Run], base: SharedBase, run_plan: RunPlan, outcome: Outcome) -> list[Run]:
     "Train as many of these runs as there is memory for, the first ones, on a loaded base; returns the others."
     layout, cfg = run_plan.layout, runs[0].cfg
-    why = unrecorded_reason(cfg.cuda_graphs, base.carrier, replace(layout, memory={}), 1, fused=True)
+    why = unrecorded_reason(cfg.cuda_graphs, base.carrier, replace(layout, memory={}), fused=True)
     plan, now = joint_plan(runs, base.runtime, run_plan, recordable=not why)
     if len(now) < 2:
         outcome.leave(runs, 'there is no memory for the adapters of two')

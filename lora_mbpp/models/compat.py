@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['sdpa_attention_forward', 'sdpa_mask', 'OVERRIDDEN_METHODS', 'lacks', 'required', 'attention_name',
-           'set_attention_name', 'register_attention', 'varlen_attention', 'storage_key', 'sound_generator',
-           'leave_out_of_ddp', 'is_4bit', 'expanded', 'keep_meaning', 'restore_meaning', 'recomputing_layers',
-           'liger_patches', 'changed_methods']
+           'set_attention_name', 'register_attention', 'varlen_attention', 'storage_key', 'sound_generator', 'is_4bit',
+           'expanded', 'keep_meaning', 'restore_meaning', 'weight_count', 'pack_4bit', 'with_4bit_layers',
+           'conversion_reason', 'places_of', 'fill_buffers', 'recomputing_layers', 'liger_patches', 'changed_methods']
 
 # %% ../../nbs/models/compat.ipynb #compat-imports
 import importlib
@@ -105,11 +105,6 @@ def sound_generator(device: torch.device) -> Iterator[None]:
         torch.cuda.default_generators[number].graphsafe_set_state(renewed.graphsafe_get_state())
         raise
 
-# %% ../../nbs/models/compat.ipynb #compat-ddp
-def leave_out_of_ddp(model: nn.Module, names: list[str]) -> None:
-    "Let `DistributedDataParallel` ignore the parameters and buffers of these names when it wraps `model`."
-    model._ddp_params_and_buffers_to_ignore = names
-
 # %% ../../nbs/models/compat.ipynb #compat-bnb
 def is_4bit(weight) -> bool:
     "True for a weight that bitsandbytes has packed."
@@ -120,13 +115,19 @@ def expanded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     "The numbers of a 4-bit weight of shape (out, in) in `dtype`."
     from bitsandbytes.functional import dequantize_4bit
 
-    return dequantize_4bit(weight.data, weight.quant_state).to(dtype)
+    packed = weight.data if weight.dtype == torch.uint8 else weight.data.view(torch.uint8)[:, None]
+    return dequantize_4bit(packed, weight.quant_state).to(dtype)
 
 # %% ../../nbs/models/compat.ipynb #compat-bnb-layer
-def keep_meaning(layer: nn.Module) -> None:
-    "Let a layer with a 4-bit weight remember what its packed bytes mean."
-    if is_4bit(layer.weight):
-        layer.quant_state = layer.weight.quant_state
+def keep_meaning(layer: nn.Module) -> torch.Tensor:
+    """The contents of a layer's weight as an ordinary tensor of a dtype that can be sharded.
+
+    Of a 4-bit weight these are the packed bytes, two or one as a number, and the layer remembers what they mean."""
+    contents = torch.as_tensor(layer.weight.data).as_subclass(torch.Tensor)
+    if not is_4bit(layer.weight):
+        return contents
+    layer.quant_state = layer.weight.quant_state
+    return contents.flatten().view(torch.bfloat16 if contents.numel() % 2 == 0 else torch.float8_e5m2)
 
 
 def restore_meaning(layer: nn.Module) -> torch.Tensor:
@@ -135,6 +136,68 @@ def restore_meaning(layer: nn.Module) -> torch.Tensor:
     if not is_4bit(weight) and getattr(layer, 'quant_state', None) is not None:
         weight.quant_state = layer.quant_state
     return weight
+
+# %% ../../nbs/models/compat.ipynb #compat-bnb-count
+def weight_count(layer: nn.Module, parameter: torch.Tensor) -> int:
+    "How many numbers a parameter of a layer stands for: packed ones are more than what holds them."
+    meaning = getattr(parameter, 'quant_state', None)
+    if meaning is None and parameter is getattr(layer, 'weight', None):
+        meaning = getattr(layer, 'quant_state', None)
+    return parameter.numel() if meaning is None else meaning.shape.numel()
+
+
+def pack_4bit(values: torch.Tensor, place: torch.Tensor) -> nn.Parameter:
+    "The 4-bit weight of `values`, packed where they lie, with the settings of the empty one in its `place`."
+    from bitsandbytes.nn import Params4bit
+
+    return Params4bit(values, requires_grad=False, **vars(place)).to(values.device)
+
+# %% ../../nbs/models/compat.ipynb #compat-empty
+def with_4bit_layers(model: nn.Module, config) -> None:
+    "Put the layers for 4-bit weights that transformers' BitsAndBytesConfig asks for into a model on the meta device."
+    purpose = 'it puts in layers for 4-bit weights'
+    quantizers = required('transformers', 'transformers.quantizers:AutoHfQuantizer', purpose)
+    ours = quantizers.from_config(config, pre_quantized=False)
+    model.hf_quantizer = ours  # trainers ask it whether the model can be trained
+    ours.preprocess_model(model=model, device_map={'': 'cpu'})
+    ours.postprocess_model(model)
+
+
+def conversion_reason(model: nn.Module) -> str | None:
+    "What transformers changes in a checkpoint of a model's architecture when it loads it, None for nothing."
+    place = 'transformers.conversion_mapping:get_checkpoint_conversion_mapping'
+    changes = required('transformers', place, 'it tells which checkpoints are converted')
+    kind = model.config.model_type
+    if any(changes(name) for name in (kind, type(model).__name__)):
+        return f'transformers converts checkpoints of {kind} as it loads them'
+    return f'some weights of {kind} stay in float32' if model._keep_in_fp32_modules_strict else None
+
+# %% ../../nbs/models/compat.ipynb #compat-places
+def places_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, torch.Tensor]]:
+    "(name, module, attribute, tensor) of everything in a model that a checkpoint holds, tied tensors at each place."
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for attribute, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None and attribute not in module._non_persistent_buffers_set:
+                yield f'{prefix}.{attribute}'.lstrip('.'), module, attribute, tensor
+
+# %% ../../nbs/models/compat.ipynb #compat-buffers
+@torch.no_grad()
+def fill_buffers(model: nn.Module) -> str | None:
+    "Compute the buffers on the meta device that no checkpoint holds; returns the name of one that is not told."
+    for prefix, module in model.named_modules():
+        names = [name for name in module._non_persistent_buffers_set if module._buffers[name] is not None]
+        empty = [name for name in names if module._buffers[name].is_meta]
+        for name in empty:
+            kind = module._buffers[name]
+            filler = float('nan') if kind.is_floating_point() else torch.iinfo(torch.int8).min
+            module._buffers[name] = torch.full_like(kind, filler, device='cpu')
+        if empty:
+            model._init_weights(module)
+        for name in empty:
+            found = module._buffers[name]
+            if not found.is_floating_point() or found.isnan().any():
+                return f'{prefix}.{name}'
+    return None
 
 # %% ../../nbs/models/compat.ipynb #compat-checkpoint
 def recomputing_layers(model) -> list:
@@ -157,7 +220,6 @@ OVERRIDDEN_METHODS = {
     '_get_output_dir': ('trial',),
     '_move_model_to_device': ('model', 'device'),
     '_save_checkpoint': ('model', 'trial'),
-    '_wrap_model': ('model', 'training', 'dataloader'),
     'compute_loss': ('model', 'inputs', 'return_outputs', 'num_items_in_batch'),
     'create_optimizer': (),
     'floating_point_ops': ('inputs',),

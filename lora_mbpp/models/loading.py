@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['model_path', 'explain_load', 'one_template', 'declared_generation', 'settle_tokenizer', 'load_tokenizer',
-           'quantization_config', 'pretrained', 'prove', 'load_model', 'parameter_counts']
+           'quantization_config', 'out_of_memory', 'pretrained', 'prove', 'load_model', 'parameter_counts']
 
 # %% ../../nbs/models/loading.ipynb #11-f5e3a570
 import re
@@ -22,6 +22,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from ..core.errors import UserError
+from .compat import weight_count
 from .gguf_folders import packaged_folder
 from .hub import require_model
 from .packaged import PACKAGED_MODELS
@@ -117,6 +118,13 @@ def quantization_config(runtime: Runtime) -> BitsAndBytesConfig | None:
         bnb_4bit_compute_dtype=getattr(torch, runtime.dtype),
     )
 
+# %% ../../nbs/models/loading.ipynb #loading-too-large
+def out_of_memory(name: str) -> UserError:
+    "The sentence for a model that is too large."
+    return UserError(
+        f"model '{name}' does not fit the card's memory; close other GPU programs, or use --quantization nf4"
+    )
+
 # %% ../../nbs/models/loading.ipynb #loading-pretrained
 def pretrained(name: str, runtime: Runtime):
     "The weights of `name` as a model of transformers on `runtime.device`. Raises `UserError`."
@@ -130,9 +138,7 @@ def pretrained(name: str, runtime: Runtime):
             device_map={'': torch.cuda.current_device() if runtime.device == 'cuda' else 'cpu'},
         )
     except torch.cuda.OutOfMemoryError as error:
-        raise UserError(
-            f"model '{name}' does not fit the card's memory; close other GPU programs, or use --quantization nf4"
-        ) from error
+        raise out_of_memory(name) from error
     except Exception as error:  # every loader fails in its own way: OSError, ValueError, SafetensorError, ...
         raise explain_load(name, error) from error
 
@@ -172,5 +178,8 @@ def load_model(
 # %% ../../nbs/models/loading.ipynb #loading-counts
 def parameter_counts(model) -> tuple[int, int]:
     "(trainable, all) parameters; 4-bit weights count as the numbers they stand for."
-    counted = [(p.requires_grad, p.numel() * (2 if p.dtype == torch.uint8 else 1)) for p in model.parameters()]
-    return sum(n for grad, n in counted if grad), sum(n for _, n in counted)
+    counted = {}
+    for layer in model.modules():
+        for p in layer.parameters(recurse=False):
+            counted[id(p)] = p.requires_grad, weight_count(layer, p)
+    return sum(n for grad, n in counted.values() if grad), sum(n for _, n in counted.values())

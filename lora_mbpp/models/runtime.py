@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['has_bitsandbytes', 'choose_quantization', 'takes_bfloat16', 'choose_dtype', 'Runtime', 'choose_runtime',
-           'device_info', 'check_gpus', 'peak_memory_gb']
+           'device_info', 'check_gpus', 'peak_memory_gb', 'let_segments_grow']
 
 # %% ../../nbs/models/runtime.ipynb #runtime-imports
 import importlib.util
+import os
 import sys
 from dataclasses import asdict, dataclass
 
@@ -101,3 +102,10 @@ def peak_memory_gb() -> float:
         return psutil.Process().memory_info().peak_wset / 1e9
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+# %% ../../nbs/models/runtime.ipynb #runtime-allocator
+def let_segments_grow() -> None:
+    "Have CUDA's allocator extend its segments, on Linux; a setting of the user's own stays."
+    names = ('PYTORCH_ALLOC_CONF', 'PYTORCH_CUDA_ALLOC_CONF')
+    if sys.platform == 'linux' and not any(name in os.environ for name in names):
+        os.environ['PYTORCH_CUDA_ALLOC_CONF'] = 'expandable_segments:True'

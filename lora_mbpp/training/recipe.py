@@ -118,7 +118,6 @@ def device_arguments(runtime: Runtime, fused_lora: bool) -> dict:
         'fp16': runtime.dtype == 'float16',
         'use_cpu': runtime.device == 'cpu',
         'dataloader_pin_memory': on_cuda,
-        'ddp_find_unused_parameters': False,
     }
     if runtime.device == 'cpu' and torch.distributed.is_initialized():
         arguments['ddp_backend'] = 'gloo'

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_TOKENS', 'Document', 'RowShape', 'answer_count', 'filled', 'StaticRow', 'row_losses', 'Recordings',
-           'StepGradients', 'RowRecorder', 'unrecorded_reason']
+           'RowRecorder', 'recordable_tokens', 'unrecorded_reason']
 
 # %% ../../nbs/training/recorded_rows.ipynb #recorded-imports
 from collections import Counter
@@ -20,10 +20,11 @@ from ..models.attention import logits_at
 from ..models.compat import attention_name, sound_generator
 from ..models.lm_head import ChunkedLMHeadLoss, DetachedLMHead, answer_losses, piece_of
 from ..models.packing import beside, packed_row
+from .gradients import StepGradients
 from .memory_plan import Layout
 
 # %% ../../nbs/training/recorded_rows.ipynb #recorded-shape
-MOST_TOKENS = 8192  # of a run in a row that is recorded; a longer one keeps the card busy by itself
+MOST_TOKENS = 8192  # of a run in a row that is recorded; a longer one keeps any card busy by itself
 Document = tuple[list[int], list[int]]  # token ids, labels
 
 
@@ -123,8 +124,9 @@ class Recordings:
         model: PeftModel,
         fault: str = '',  # why nothing is recorded
         lay_out: Callable[[list[int]], None] = lambda tokens: None,  # told of each run's tokens before each pass
+        most_tokens: int = MOST_TOKENS,  # of a run in a row that is recorded
     ):
-        self.model, self.fault, self.lay_out = model, fault, lay_out
+        self.model, self.fault, self.lay_out, self.most_tokens = model, fault, lay_out, most_tokens
         self.rows, self.seen, self.pool = {}, Counter(), None  # the pool: memory of all recordings
 
     def losses(self, parts: list[list[Document]], weights: torch.Tensor, whose: tuple = ()) -> torch.Tensor:
@@ -132,7 +134,7 @@ class Recordings:
 
         `whose`: the runs, where the model computes others at other times. Raises `torch.OutOfMemoryError`."""
         shape = RowShape.of(parts)
-        if self.fault or shape.tokens > MOST_TOKENS:
+        if self.fault or shape.tokens > self.most_tokens:
             return self.unrecorded(parts, weights)
         if (whose, shape) not in self.rows:
             self.rows[whose, shape] = StaticRow(self.model, shape)
@@ -181,27 +183,12 @@ class Recordings:
         )
 
 # %% ../../nbs/training/recorded_rows.ipynb #recorded-steps
-class StepGradients:
-    "The gradients of a model's parameters, in the same memory at each step."
-
-    def __init__(self, model: PeftModel):
-        self.model = model
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.gradients = [torch.zeros_like(p) for p in self.parameters]
-
-    def begin_step(self) -> None:
-        "No gradients, where the rows of a step will add theirs."
-        torch._foreach_zero_(self.gradients)
-        for parameter, gradient in zip(self.parameters, self.gradients):
-            parameter.grad = gradient
-
-
 class RowRecorder(StepGradients):
     "Computes the rows of a run's steps, recorded where their shape comes back."
 
-    def __init__(self, model: PeftModel):
+    def __init__(self, model: PeftModel, most_tokens: int = MOST_TOKENS):
         super().__init__(model)
-        self.recordings = Recordings(model)
+        self.recordings = Recordings(model, most_tokens=most_tokens)
 
     def loss(self, documents: list[Document], weight: torch.Tensor) -> torch.Tensor:
         "The summed loss of a row's documents times `weight`; its gradients are added to those of the step."
@@ -214,17 +201,26 @@ class RowRecorder(StepGradients):
     @property
     def how(self) -> str:
         "How the steps were computed, in words."
-        return f'steps: {self.recordings.how}'
+        return f'steps: {self.recordings.how}, in rows of at most {self.recordings.most_tokens} tokens'
 
 # %% ../../nbs/training/recorded_rows.ipynb #recorded-where
-def unrecorded_reason(wanted: bool, model: PeftModel, layout: Layout, processes: int, fused: bool) -> str | None:
+def recordable_tokens(launch_seconds: float, token_seconds: float) -> int:
+    """Tokens of a row up to which it is recorded: in a longer one the card has more to do than the processor.
+
+    `launch_seconds`: to start the kernels of a row. `token_seconds`: of the card for a token of it."""
+    return min(MOST_TOKENS, int(launch_seconds / token_seconds))
+
+
+def unrecorded_reason(wanted: bool, model: PeftModel, layout: Layout, fused: bool) -> str | None:
     "None where a run's steps are recorded, otherwise why not. `fused`: all adapted layers are."
     if not wanted:
         return 'switched off'
     if next(model.parameters()).device.type != 'cuda':
         return 'no CUDA'
-    if processes > 1:
-        return 'several processes share the run'
+    if layout.weight_shards > 1:
+        return 'the base weights come from several processes'
+    if model.get_base_model().dtype == torch.float16:
+        return 'float16 scales its loss'
     if attention_name(model) != 'varlen':
         return 'its attention is not varlen'
     if not fused or not isinstance(model.get_base_model().get_output_embeddings(), DetachedLMHead):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['USUAL_LENGTHS', 'labelled', 'training_rows', 'target_tokens', 'TrainingDocuments', 'collate', 'documents_of',
-           'rows_of', 'share_of', 'Place', 'process_rows', 'usual_lengths']
+           'targets_of', 'packed_part', 'rows_of', 'share_of', 'Place', 'process_rows', 'usual_lengths']
 
 # %% ../../nbs/training/rows.ipynb #rows-imports
 import zlib
@@ -14,7 +14,7 @@ from itertools import accumulate
 import torch
 
 from ..core.errors import UserError
-from ..models.packing import beside, model_row, shares
+from ..models.packing import beside, model_row, packed_inputs, shares
 from ..models.positions import UNBOUNDED, name_some
 from ..tasks.chat import encode_row
 
@@ -97,7 +97,26 @@ def documents_of(step: dict) -> list[tuple[list[int], list[int]]]:
     ends = list(accumulate(step['lengths'].tolist()))
     return [(ids[start:end], [-100, *labels[start + 1 : end]]) for start, end in zip([0, *ends], ends)]
 
+# %% ../../nbs/training/rows.ipynb #rows-targets
+def targets_of(step: dict) -> torch.Tensor:
+    "How many tokens of a step have a loss, on the step's device: labels of documents, less the first of each."
+    ends = step['lengths'].cumsum(0)
+    firsts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    return (step['labels'] != -100).sum() - (step['labels'][firsts] != -100).sum()
+
 # %% ../../nbs/training/rows.ipynb #rows-pack
+def packed_part(
+    step: dict, lengths: list[int], chosen: list[int], device: str | torch.device
+) -> tuple[dict, torch.Tensor]:
+    "(inputs, labels) of a packed row of the chosen documents of a step, whose documents have these lengths."
+    starts = [0, *accumulate(lengths)]
+    places = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in chosen]).to(step['input_ids'].device)
+    mine = [lengths[i] for i in chosen]
+    row = packed_inputs(step['input_ids'][places].to(device), mine)
+    labels = step['labels'][places].to(device).where(row['position_ids'][0] > 0, -100)
+    return row, labels[None]
+
+
 def rows_of(
     step: dict,
     row_tokens: int,  # of a row at most
@@ -107,13 +126,13 @@ def rows_of(
     pad: int = 0,  # id of the padding token
 ) -> list[tuple[dict, torch.Tensor]]:
     "(inputs, labels) of the rows of a step's documents."
-    documents = documents_of(step)
-    if chosen is not None:
-        documents = [documents[i] for i in chosen]
-    if not documents:
-        return []
-    rows = []
-    for run in shares([len(ids) for ids, _ in documents], row_tokens, kind):
+    lengths = step['lengths'].tolist()
+    chosen = list(range(len(lengths))) if chosen is None else chosen
+    runs = [[chosen[i] for i in run] for run in shares([lengths[i] for i in chosen], row_tokens, kind) if chosen]
+    if kind == 'packed':
+        return [packed_part(step, lengths, run, device) for run in runs]
+    documents, rows = documents_of(step), []
+    for run in runs:
         ids, labels = ([documents[i][part] for i in run] for part in (0, 1))
         rows.append((model_row(ids, kind, pad, device), beside(labels, kind, -100, device)))
     return rows

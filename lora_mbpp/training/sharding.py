@@ -6,25 +6,23 @@
 __all__ = ['plain_weight', 'move_outside', 'shard_base', 'SharedWeights']
 
 # %% ../../nbs/training/sharding.ipynb #37-imp
-import torch
 import torch.distributed as dist
 from peft import PeftModel
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.nn.parallel import DistributedDataParallel
 
 from ..core.errors import UserError
-from ..models.compat import keep_meaning, leave_out_of_ddp
+from ..models.compat import keep_meaning
 from ..models.lora_layers import supports_fused_lora
+from ..models.streaming import WeightStream
 
 # %% ../../nbs/training/sharding.ipynb #37-plain
 def plain_weight(base: nn.Module) -> nn.Parameter:
     """Make a layer's frozen weight an ordinary parameter, which can be sharded; returns it.
 
     Of an NF4 weight these are the packed bytes, and the layer keeps what they mean."""
-    keep_meaning(base)
-    base.weight = nn.Parameter(torch.as_tensor(base.weight.data).as_subclass(torch.Tensor), requires_grad=False)
+    base.weight = nn.Parameter(keep_meaning(base), requires_grad=False)
     return base.weight
 
 # %% ../../nbs/training/sharding.ipynb #37-frozen
@@ -40,9 +38,10 @@ def move_outside(model: nn.Module, inside: nn.Module, device: str) -> None:
             setattr(module, name, buffer.to(device))
 
 
-def shard_base(model: PeftModel, device: str) -> int:
-    """Bring a model from the CPU's memory to `device`, each process keeping its share of the frozen matrices.
+def shard_base(model: PeftModel, device: str, stream: WeightStream | None = None) -> int:
+    """Bring a model to `device`, each process keeping its share of the frozen matrices.
 
+    `stream` fills a model that has no contents yet, layer by layer.
     Returns the number of layers. Raises `UserError` for adapters whose layers need more than the fused computation."""
     adapted = [module for module in model.modules() if hasattr(module, 'lora_A')]
     if not adapted or not all(supports_fused_lora(module) for module in adapted):
@@ -55,27 +54,23 @@ def shard_base(model: PeftModel, device: str) -> int:
         raise UserError(f'weights of {model.config.model_type} cannot be sharded by layer: pass --sharding none')
     mesh = init_device_mesh(device, (dist.get_world_size(),))
     for layer in decoder.layers:
+        if stream:
+            stream.fill(layer)
         layer.to(device)
         kept = {plain_weight(module.get_base_layer()) for module in layer.modules() if hasattr(module, 'lora_A')}
         fully_shard(layer, mesh=mesh, ignored_params={p for p in layer.parameters() if p not in kept})
+    if stream:
+        stream.fill(model.get_base_model())
     move_outside(model.get_base_model(), decoder.layers, device)
     # the root, which knows the order of the layers and gathers ahead
     fully_shard(decoder, mesh=mesh, ignored_params=set(decoder.parameters()))
-    leave_out_of_ddp(model, [name for name, p in model.named_parameters() if not p.requires_grad])
     return len(decoder.layers)
 
 # %% ../../nbs/training/sharding.ipynb #37-mixin
 class SharedWeights:
-    "Mixin for a transformers `Trainer` whose processes share the base weights where its `shares_weights` is set."
+    "Mixin for a transformers `Trainer` whose processes share the base weights where the model has shares in it."
 
     def _move_model_to_device(self, model, device) -> None:
         "Bring the model to its device, unless its weights are shared: those are where they belong."
         if not any(isinstance(module, FSDPModule) for module in model.modules()):
             super()._move_model_to_device(model, device)
-
-    def _wrap_model(self, model, training=True, dataloader=None):
-        "The model whose gradients are averaged over the processes."
-        if not (self.shares_weights and training) or isinstance(model, DistributedDataParallel):
-            return super()._wrap_model(model, training, dataloader)
-        devices = [self.args.device.index] if self.args.device.type == 'cuda' else None
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)

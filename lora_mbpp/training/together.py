@@ -18,8 +18,9 @@ import torch
 from peft import PeftModel
 
 from ..models.joint_lora import JointModel
+from .gradients import StepGradients
 from .memory_plan import ALLOCATOR_SLACK, GIB, WORKSPACE_GIB, Layout, PlannedModel, activation_bytes
-from .recorded_rows import Document, Recordings, StepGradients
+from .recorded_rows import Document, Recordings
 
 # %% ../../nbs/training/together.ipynb #together-turn
 class Stopped(BaseException):

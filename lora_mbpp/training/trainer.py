@@ -6,8 +6,8 @@
 __all__ = ['RECOMPUTE_ALL', 'RowLimit', 'PackedTrainer']
 
 # %% ../../nbs/training/trainer.ipynb #31-67d9f58b
-from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from peft.optimizers import create_loraplus_optimizer
@@ -21,8 +21,9 @@ from ..models.packing import row_size, shares
 from ..models.proof import row_kind
 from ..models.recomputation import checkpoint_layers
 from .checkpoints import WholeCheckpoints
+from .gradients import StepGradients
 from .recorded_rows import RowRecorder
-from .rows import Place, documents_of, process_rows
+from .rows import Place, documents_of, process_rows, share_of, targets_of
 from .sharding import SharedWeights
 
 # %% ../../nbs/training/trainer.ipynb #trainer-limit
@@ -84,8 +85,12 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         super().__init__(*args, **kwargs)
         for parameter, values in own:
             parameter.data = values  # TRL rounds the adapter of a quantised base to bfloat16
-        if recorder:
-            self.model.zero_grad = lambda *args, **kwargs: None  # the recorder does it, without asking every module
+        self.gradients = recorder or StepGradients(self.model)
+        self.model.zero_grad = lambda *args, **kwargs: None  # a step begins with it, without asking every module
+        # gradients are averaged here, at the end of a step: accelerate wraps nothing
+        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+        if self.args.world_size > 1:
+            self.gradients.start_alike()
 
     def get_train_dataloader(self):
         "Every process reads every step whole."
@@ -110,11 +115,15 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
             )
         return self.optimizer
 
+    @property
+    def place(self) -> Place:
+        "Which of the run's processes this is."
+        return Place(self.args.process_index, self.args.world_size, self.shares_weights)
+
     def rows(self, inputs: dict) -> list[tuple[dict, torch.Tensor]]:
         "Rows of a step as the model takes them, on its device."
-        place = Place(self.args.process_index, self.args.world_size, self.shares_weights)
         kind, pad = row_kind(self.model), self.processing_class.pad_token_id or 0
-        return process_rows(inputs, self.limit.tokens, self.args.device, place, kind, pad)
+        return process_rows(inputs, self.limit.tokens, self.args.device, self.place, kind, pad)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> torch.Tensor:
         "Mean over the target tokens of a step, without its gradients."
@@ -128,35 +137,39 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
             model.train()
         if self.batches is not None:
             self.batches.append(int(inputs['batch_id']))
-        targets = sum(label != -100 for _, labels in documents_of(inputs) for label in labels)
-        weight = self.args.world_size / torch.tensor(targets, device=self.args.device)
+        weight = self.args.world_size / targets_of(inputs).to(self.args.device)
         while True:
             try:
+                self.gradients.begin_step()
                 if self.recorder:
-                    return self.recorded_step(inputs, weight)
-                return self.forth_and_back(model, self.rows(inputs), weight)
+                    loss = self.recorded_step(inputs, weight)
+                else:
+                    loss = self.forth_and_back(model, self.rows(inputs), weight)
+                if self.args.world_size > 1:
+                    self.gradients.average()
+                return loss
             except torch.OutOfMemoryError as error:
                 cause = str(error).split('. ')[0]
             # outside of `except`: the traceback of the error would keep the tensors alive
             self.make_room(model, inputs['lengths'].tolist(), cause)
 
     def forth_and_back(self, model, rows: list, weight: torch.Tensor) -> torch.Tensor:
-        "The sum of all rows' losses times `weight`, with its gradients; processes exchange theirs at the last row."
+        "The sum of all rows' losses times `weight`, with its gradients."
         total = 0
-        for i, (row, labels) in enumerate(rows):
-            with self.accelerator.no_sync(model) if i + 1 < len(rows) else nullcontext():
-                with self.compute_loss_context_manager():
-                    loss = completion_loss(model, row, labels) * weight
-                self.accelerator.backward(loss)
+        for row, labels in rows:
+            with self.compute_loss_context_manager():
+                loss = completion_loss(model, row, labels) * weight
+            self.accelerator.backward(loss)
             total = total + loss.detach()
         return total
 
     def recorded_step(self, inputs: dict, weight: torch.Tensor) -> torch.Tensor:
         "The same, by the recorder."
-        documents = documents_of(inputs)
-        self.recorder.begin_step()
-        runs = shares([len(ids) for ids, _ in documents], self.limit.tokens)
-        return sum(self.recorder.loss([documents[i] for i in run], weight) for run in runs)
+        step, place = documents_of(inputs), self.place
+        documents = [step[i] for i in share_of([len(ids) for ids, _ in step], place.processes, place.number)]
+        runs = shares([len(ids) for ids, _ in documents], self.limit.tokens) if documents else []
+        losses = [self.recorder.loss([documents[i] for i in run], weight) for run in runs]
+        return sum(losses, torch.zeros_like(weight))
 
     @property
     def how(self) -> str:
@@ -169,9 +182,8 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
 
     def _clip_grad_norm(self, model):
         "The norm of the gradients, clipped; of the adapter alone, since the rest has none."
-        if not self.recorder:
-            return super()._clip_grad_norm(model)
-        return clip_grad_norm_(self.recorder.parameters, self.args.max_grad_norm, foreach=True)
+        self.accelerator.unscale_gradients()
+        return clip_grad_norm_(self.gradients.parameters, self.args.max_grad_norm, foreach=True)
 
     def make_room(self, model, lengths: list[int], cause: str) -> None:
         "After running out of memory: drop the step's gradients and tighten the limit. Raises `UserError`."
@@ -187,8 +199,6 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         if self.recorder:  # its memory is needed, and steps are computed without it from here on
             self.unrecorded = f'from step {step} on, out of memory; before that {self.recorder.how}'
             self.recorder = None
-        vars(self.model).pop('zero_grad', None)
-        model.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if self.limit.tighten(lengths, step, cause, row_kind(self.model)) == RECOMPUTE_ALL:
