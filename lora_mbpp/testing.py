@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SMALL_STUDY', 'LARGE_STUDY', 'simulated_train_info', 'simulated_eval_info', 'simulated_metrics', 'simulated_run',
-           'simulated_study', 'runs_of', 'check_figure', 'attention_by_torch', 'kernel_difference']
+           'simulated_study', 'simulated_control', 'runs_of', 'check_figure', 'attention_by_torch', 'kernel_difference']
 
 # %% ../nbs/testing.ipynb #testing-imports
 import matplotlib.pyplot as plt
@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from .core.controls import CONTROLS
 from .core.runs import preregistration_id
 from .evaluation.metrics import summarise
 from .generation.decode_kernel import attend_to_cache
@@ -120,6 +121,21 @@ def simulated_study(
     for rank, (share, nll) in ranks.items():
         runs += [simulated_run(rank, seed, share, nll, n, **more) for seed in range(seeds)]
     return runs
+
+# %% ../nbs/testing.ipynb #testing-control
+def simulated_control(
+    control: str,  # its name
+    rank: int,
+    seed: int,
+    share: float,  # of the tasks that pass, about
+    nll: float,  # nats per token, about
+    n: int = 60,  # tasks
+) -> dict:
+    "Metrics of a control that never took place, with luck of its own."
+    run = simulated_run(rank + 1000 * (1 + list(CONTROLS).index(control)), seed, share, nll, n)
+    who = {'run': f'made-up-r{rank}-s{seed}-{control}', 'kind': 'control', 'control': control, 'rank': rank}
+    info = {**run['run_info'], **who, 'parameters': {**run['run_info']['parameters'], 'rank': rank}}
+    return {**run, 'run_info': info}
 
 # %% ../nbs/testing.ipynb #testing-figures
 SMALL_STUDY = ([8, 64], [0])  # ranks, seeds

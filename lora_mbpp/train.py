@@ -45,7 +45,7 @@ from .training.launch import end_processes, launch, least_budget, only_first_spe
 from .training.memory_plan import hold_to, memory_budget
 from .training.merge import merge_adapter
 from .training.model_card import training_data, write_card
-from .training.monitor import TrainingMonitor, batch_order, history
+from .training.monitor import TrainingMonitor, batch_order, history, rise_sentence
 from .training.recipe import lora_scale
 from .training.rows import TrainingDocuments, target_tokens
 from .training.setup import TrainerParts, load_prepared, make_trainer
@@ -210,6 +210,8 @@ def record(run: Run, runtime: Runtime, session: Session) -> None:
     "Write the adapter and its card into the run's folder, and its numbers into the metrics file."
     save_adapter(session.trainer.model, session.documents.tok, run.folder)
     info = {**train_info(run.cfg, session), **how_made(run, runtime)}
+    if warning := rise_sentence(info['val_nll']):
+        print(warning)
     count_targets(run.folder, info['target_tokens'])
     base = read_json(run.folder / RECORD)
     facts = {

@@ -2,7 +2,9 @@
 
 from collections import Counter
 
+import pandas as pd
 import pytest
+from conftest import ROOT
 
 from lora_mbpp.cli import main
 from lora_mbpp.core.config import resolve
@@ -12,9 +14,20 @@ from lora_mbpp.core.files import fingerprint, read_json, read_jsonl, write_json
 from lora_mbpp.core.preregistration import freeze_plan, study_plan
 from lora_mbpp.core.runs import run_info, run_name
 from lora_mbpp.evaluation.base_answers import answered_rows, answers_file, asked_name
+from lora_mbpp.experiments.index_page import controls_html, study_found, table_note, write_index
 from lora_mbpp.experiments.study import Study, best_rates, control_steps, search_steps, study_steps
+from lora_mbpp.reporting.comparisons import comparison_table
+from lora_mbpp.reporting.confound_check import comparable_study, rates_were_searched
+from lora_mbpp.reporting.control_sentences import control_sentences, form_sentence
+from lora_mbpp.reporting.controls import CONTROL_FAMILIES, control_table
+from lora_mbpp.reporting.findings import QUESTIONS, cautions, find, ordered_answer
+from lora_mbpp.reporting.importance import importance_table
+from lora_mbpp.reporting.rate_check import rate_warning
+from lora_mbpp.testing import simulated_control, simulated_study
 from lora_mbpp.training.control_rows import quarter, scrambled, source_of
 from lora_mbpp.training.identity import identity
+from lora_mbpp.training.model_card import card_facts, card_text
+from lora_mbpp.training.monitor import rise_sentence
 
 in_order = pytest.mark.xdist_group('controls')
 
@@ -287,3 +300,225 @@ def test_a_base_that_defines_nothing_fails_alone(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert 'no form to learn' in said and '04_analysis: finished' in said
     assert (tmp_path / 'artifacts' / 'metrics' / 'test-r2-s0.json').exists()
+
+
+# what a report says
+
+
+def made_up(controls=('format', 'scrambled', 'full', 'data', 'rslora'), gain=0.12):
+    """A study of three ranks and seeds in which training helps, and its controls."""
+    study = simulated_study(
+        {1: (0.33 + gain, 0.86), 8: (0.33 + gain, 0.85), 64: (0.33 + gain, 0.85)}, seeds=3, n=240, base=(0.33, 1.0)
+    )
+    shares = {'format': (0.35, 0.97), 'scrambled': (0.1, 1.4), 'full': (0.46, 0.84), 'data': (0.4, 0.9)}
+    runs = control_runs(resolve('starter'), list(controls), [1, 8, 64], [0, 1, 2])
+    beside = [
+        simulated_control(run.control, run.rank, run.seed, *shares.get(run.control, (0.45, 0.85)), n=240)
+        for run in runs
+    ]
+    for run in [*study, *beside]:
+        run['run_info']['test_run'] = False
+    return study, beside
+
+
+def written(folder, runs):
+    """The folder, with the metrics of runs in it."""
+    for run in runs:
+        write_json(folder / 'metrics' / f'{run["run_info"]["run"]}.json', run)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def reported(tmp_path_factory):
+    """(findings without controls, findings with all five) of the same study."""
+    study, beside = made_up()
+    alone = written(tmp_path_factory.mktemp('alone'), study)
+    both = written(tmp_path_factory.mktemp('both'), [*study, *beside])
+    return tuple(find(folder, 'starter', *comparable_study(folder, 'starter')) for folder in (alone, both))
+
+
+def test_ranks_are_the_same_to_the_last_digit_with_controls_and_without(reported):
+    alone, both = reported
+    assert alone.runs == both.runs and not alone.controls and len(both.controls) == 18
+    pd.testing.assert_frame_equal(alone.comparisons, both.comparisons, check_exact=True)
+    assert ordered_answer(alone)[QUESTIONS[1]] == ordered_answer(both)[QUESTIONS[1]]
+    assert not set(both.comparisons.family) & set(CONTROL_FAMILIES)
+
+
+def test_controls_do_not_count_as_a_search(tmp_path):
+    """An upper anchor at a rate of its own is no search over rates of a rank, which would let rates differ."""
+    study, beside = made_up(['full'])
+    beside[0]['run_info']['parameters']['lr'] = 5e-5
+    beside[0]['run_info']['rank'] = 8
+    assert not rates_were_searched(written(tmp_path, [*study, *beside]), 'starter')
+
+
+def test_every_control_is_compared_with_base_and_study(reported):
+    table = reported[1].beside
+    pairs = {(row.a, row.b) for row in table.itertuples()}
+    with_study = {('r=8', 'format r=8'), ('r=8', 'scrambled r=8'), ('r=8', 'full r=256'), ('r=64', 'rslora r=64')}
+    assert pairs == with_study | {('r=1', 'data r=1'), ('r=64', 'data r=64')} | {('base', b) for _, b in pairs}
+    assert set(table.seeds) == {3} and set(table.endpoint) == {'NLL', 'pass@1'}
+    form = table[(table.a == 'base') & (table.b == 'format r=8') & (table.endpoint == 'pass@1')].iloc[0]
+    gain = reported[1].comparisons.query("a == 'base' and b == 'r=8' and endpoint == 'pass@1'").iloc[0]
+    assert form['share of gain'] == pytest.approx(form.difference / gain.difference)
+    assert form['p adjusted'] >= form.p
+
+
+def test_the_answer_comes_in_its_order(reported):
+    told = ordered_answer(reported[1])
+    assert tuple(told) == QUESTIONS
+    helps, rank, more = (' '.join(told[question]) for question in QUESTIONS)
+    assert 'Training helped' in helps and 'Form alone brings' in helps and 'of the programs run' in helps
+    assert 'rank' in rank and 'what training brings' in rank
+    for words in (
+        'Format: ',
+        'Scrambled: ',
+        'no full fine-tuning',
+        'from a quarter',
+        'rsLoRA: ',
+        'data (a quarter or all)',
+    ):
+        assert words in more, words
+    assert 'Not run' not in more and not cautions(reported[1])
+
+
+def test_without_controls_half_a_sentence_says_so(reported):
+    told = ordered_answer(reported[0])
+    assert 'No control was run, so how much of this is form is not known' in told[QUESTIONS[0]][-1]
+    assert not any('Format' in sentence for sentence in told[QUESTIONS[2]])
+    study, beside = made_up(['data'])
+    said = control_sentences(study, beside, control_table(study, beside, comparison_table(study)))
+    assert said[-1].startswith('Not run: the controls format, scrambled, full, rslora') and len(said) == 3
+
+
+def test_no_share_of_a_gain_that_is_none():
+    study, beside = made_up(['format'], gain=0.0)
+    table = control_table(study, beside, comparison_table(study))
+    assert table[table.endpoint == 'pass@1']['share of gain'].isna().all()
+    assert '%' not in form_sentence(study, beside, table)
+
+
+@pytest.mark.parametrize(
+    ('change', 'why'),
+    [
+        (lambda run: run['eval_info'].update(settings={'batch_size': 7}), 'batch_size 7'),
+        (lambda run: run['run_info']['parameters'].update(epochs=3), 'epochs 3'),
+        (lambda run: run['eval_info'].update(base={'weights': 'others'}), 'base others'),
+        (lambda run: run['run_info'].update(test_run=True), 'IN_TEST'),
+    ],
+)
+def test_a_control_of_other_settings_is_left_out_and_named(tmp_path, change, why):
+    study, beside = made_up(['format'])
+    change(beside[0])
+    folder = written(tmp_path, [*study, *beside])
+    found = find(folder, 'starter', *comparable_study(folder, 'starter'))
+    assert len(found.controls) == 2 and len(found.gaps) == 1 and why in found.gaps[0]
+    assert cautions(found) and found.beside.seeds.max() == 2
+
+
+def test_two_of_one_control_are_both_left_out(tmp_path):
+    study, beside = made_up(['format'])
+    twin = {**beside[0], 'run_info': {**beside[0]['run_info'], 'run': 'twin'}}
+    found = find(written(tmp_path, [*study, *beside, twin]), 'starter', study)
+    assert len(found.controls) == 2 and len(found.gaps) == 2
+
+
+def test_planned_controls_that_are_missing_are_named(tmp_path):
+    study, beside = made_up(['format'])
+    plan = study_plan(resolve('starter'), [1, 8, 64], [0], controls=control_runs(resolve(), ['format'], [8], [0, 1, 2]))
+    freeze_plan(tmp_path / 'starter.plan.json', plan, 0)
+    found = find(written(tmp_path, [*study, *beside[:2]]), 'starter', study)
+    assert found.gaps == ['1 of 3 planned runs of controls are missing: format r=8 s2']
+
+
+def test_a_base_alone_and_controls_without_ranks(tmp_path):
+    study, beside = made_up(['format'])
+    found = find(written(tmp_path, [study[0], *beside]), 'starter', study[:1])
+    assert not found.controls and list(ordered_answer(found)) == [QUESTIONS[0]]
+
+
+def test_a_rate_that_is_too_high_is_told():
+    study, _ = made_up(gain=-0.15)
+    worse = comparison_table(study)
+    said = rate_warning(study, worse)
+    assert 'solves fewer tasks than the base' in said and '--lr' in said and '(0.001)' in said
+    better, _ = made_up()
+    assert rate_warning(better, comparison_table(better)) == ''
+    for run in better[1:4]:
+        run['train_info']['val_nll'] = [{'step': s, 'nll': nll} for s, nll in enumerate((0.66, 0.5, 0.56))]
+    said = rate_warning(better, comparison_table(better))
+    assert 'rises again during training, by up to 0.060 nats (r=1 s0, r=1 s1, r=1 s2)' in said and '--lr' in said
+
+
+@pytest.mark.parametrize(('curve', 'warned'), [((0.66, 0.5), False), ((0.66, 0.5, 0.505), False), ((0.5, 0.6), True)])
+def test_a_training_warns_of_a_rise(curve, warned):
+    assert bool(rise_sentence([{'nll': nll} for nll in curve])) == warned and rise_sentence([]) == ''
+
+
+def test_importance_is_in_standard_deviations():
+    study, beside = made_up(['data'])
+    table = importance_table(study, beside, pd.DataFrame(columns=['rank', 'seed', 'lr', 'nll']))
+    sd = table[table.endpoint == 'pass@1'].set_index('component').sd
+    by_seed = {(r['run_info']['kind'], r['run_info']['rank'], r['run_info']['seed']): r for r in [*study, *beside]}
+    halves = [
+        [
+            sum(by_seed[kind, rank, seed]['eval_info']['pass_at_1'] for seed in range(3)) / 3
+            for kind in ('control', 'lora')
+        ]
+        for rank in (1, 64)
+    ]
+    expected = (sum((a - b) ** 2 / 2 for a, b in halves) / 2) ** 0.5
+    assert sd['data (a quarter or all)'] == pytest.approx(expected)
+    rates = pd.DataFrame([(8, 0, 1e-4, 0.5), (8, 0, 1e-3, 0.6), (64, 0, 1e-4, 0.52), (64, 0, 1e-3, 0.56)])
+    rates.columns = ['rank', 'seed', 'lr', 'nll']
+    found = importance_table(study, [], rates)
+    searched = found[found.endpoint == 'validation NLL'].set_index('component').sd
+    assert searched['learning rate'] == pytest.approx(((0.1**2 / 2 + 0.04**2 / 2) / 2) ** 0.5)
+    assert searched['rank (at its best rate)'] == pytest.approx(0.02 / 2**0.5)
+
+
+def test_the_index_page_has_a_part_for_controls_where_there_are_some(tmp_path, capsys):
+    study, beside = made_up(['format', 'full'])
+    cfg = resolve('starter', artifacts_dir=str(written(tmp_path, [*study, *beside])))
+    index, refusal = write_index(cfg, [], {}, tmp_path / 'reports')
+    page = index.read_text(encoding='utf-8')
+    assert refusal is None and 'id="controls"' in page and 'href="#controls"' in page
+    assert page.count('<figure>') == 2 and 'format r=8 s1' in page
+    assert 'Form alone brings' in page and 'Not run: the controls scrambled, data, rslora' in page
+    assert 'Upper anchor: r=256' in capsys.readouterr().out
+
+
+def test_the_index_page_has_no_empty_part(tmp_path):
+    study, _ = made_up()
+    found = study_found(resolve('starter', artifacts_dir=str(tmp_path)), study, None)
+    part = controls_html(found)
+    assert '<figure>' not in part and '<table>' not in part and 'id="controls"' not in part
+    assert 'No control was run' in table_note(found)
+
+
+def test_each_control_is_adjusted_by_itself():
+    """What else was run changes no verdict of a control."""
+    study, beside = made_up(['format', 'data'])
+    comparisons = comparison_table(study)
+    both = control_table(study, beside, comparisons)
+    alone = control_table(study, [run for run in beside if run['run_info']['control'] == 'format'], comparisons)
+    pd.testing.assert_frame_equal(both[both.control == 'format'].reset_index(drop=True), alone, check_exact=True)
+
+
+@pytest.mark.parametrize('group', ['starter', pytest.param('smollm2-135m', marks=pytest.mark.slow)])
+def test_old_results_are_read_as_before(group):
+    folder = ROOT / 'results' / group
+    runs, repeated = comparable_study(folder, group)
+    found = find(folder, group, runs, repeated)
+    assert not found.controls and not found.gaps and len(found.comparisons)
+    pd.testing.assert_frame_equal(found.comparisons, comparison_table(runs, repeated), check_exact=True)
+
+
+def test_a_card_says_that_it_is_a_control(tmp_path):
+    cfg = resolve('starter', artifacts_dir=str(tmp_path), control='scrambled')
+    write_json(tmp_path / 'metrics' / f'{run_name(cfg)}.json', {'run_info': run_info(cfg, run_name(cfg), 'lora')})
+    write_json(tmp_path / 'adapter_config.json', {'r': 8, 'lora_alpha': 32})
+    assert 'a control of a study (scrambled)' in card_text(card_facts(cfg, run_name(cfg), tmp_path))
+    plain = resolve('starter', artifacts_dir=str(tmp_path))
+    assert 'control' not in card_text(card_facts(plain, run_name(plain), tmp_path))

@@ -17,9 +17,9 @@ from .runs import PREREGISTRATION, data_folder
 
 # %% ../../nbs/core/preregistration.ipynb #prereg-controls
 CONTROL_RULE = (
-    'each control against the base, and against the runs of the study of the same rank (format, scrambled: of their '
-    'rank; full: of the highest) and seeds, t on tasks x seeds, Holm over the comparisons of controls alone; '
-    'no part of the comparisons of ranks'
+    'each control against the base, and against the runs of the study of the same seeds (format, scrambled, full: of '
+    'rank 8 or the middle one; data and rslora: of their own rank), t on tasks x seeds, Holm over the comparisons of '
+    'each control, NLL before pass@1; no part of the comparisons of ranks'
 )
 
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MEANINGS', 'DAMAGED', 'Found', 'study_found', 'gaps', 'print_finding', 'badges', 'against_the_base', 'rank_rows',
-           'forest_png', 'escaped_table', 'table_note', 'answer_html', 'model_words', 'study_html', 'file_link',
-           'reports_by_run', 'run_row', 'command_cell', 'runs_html', 'tasks_html', 'report_row', 'reports_html',
-           'index_html', 'failures_html', 'task_config', 'write_tasks', 'finding_or_refusal', 'write_index',
-           'rebuild_page', 'rebuild']
+           'forest_picture', 'forest_png', 'escaped_table', 'controls_html', 'lead_of', 'table_note', 'answer_html',
+           'model_words', 'study_html', 'file_link', 'reports_by_run', 'run_row', 'command_cell', 'runs_html',
+           'tasks_html', 'report_row', 'reports_html', 'index_html', 'failures_html', 'task_config', 'write_tasks',
+           'finding_or_refusal', 'write_index', 'rebuild_page', 'rebuild']
 
 # %% ../../nbs/experiments/index_page.ipynb #14-ix-imports
 import html
@@ -29,9 +29,11 @@ from ..core.preregistration import margins_of, plan_sentence, read_plan
 from ..core.runs import artifacts_folder, group_name, metrics_file, run_name
 from ..evaluation.metrics import unjudged_sentence
 from .reports import ReportStep, report_metadata, report_record
-from ..reporting.comparisons import FAMILIES, comparison_table
+from ..reporting.comparisons import FAMILIES
 from ..reporting.confound_check import comparable_study, preregistration_sentence
+from ..reporting.control_sentences import form_sentence, part_table, readable_parts
 from ..reporting.figures_comparison import figure_forest
+from ..reporting.findings import QUESTIONS, Findings, cautions, find, on_training, ordered_answer
 from ..reporting.loading import by_rank, label_of, metrics_in, unit_of
 from ..reporting.pages import PAGE_LINKS, Page, as_png, badge, html_table, page_html, paragraph, sparkline
 from ..reporting.plain_answer import plain_answer, solved
@@ -47,18 +49,22 @@ class Found:
     "A study that may be compared, and its comparisons."
 
     cfg: Config
-    # the base first
-    runs: list[dict]
-    # the second measurement of the base, None where there is none
-    again: dict | None
-    # of `comparison_table`, empty for a base alone
-    comparisons: pd.DataFrame
+    findings: Findings
+
+    @property
+    def runs(self) -> list[dict]:
+        "Of the ranks, the base first."
+        return self.findings.runs
+
+    @property
+    def comparisons(self) -> pd.DataFrame:
+        "Of the ranks; empty for a base alone."
+        return self.findings.comparisons
 
 
 def study_found(cfg: Config, runs: list[dict], again: dict | None) -> Found:
-    "A study with its comparisons."
-    comparisons = comparison_table(runs, again, margins_of(cfg)) if len(runs) > 1 else pd.DataFrame()
-    return Found(cfg, runs, again, comparisons)
+    "A study with its comparisons, and the controls beside it."
+    return Found(cfg, find(artifacts_folder(cfg), group_name(cfg), runs, again, margins_of(cfg)))
 
 # %% ../../nbs/experiments/index_page.ipynb #14-ix-print
 def gaps(found: Found) -> list[str]:
@@ -68,9 +74,13 @@ def gaps(found: Found) -> list[str]:
 
 
 def print_finding(found: Found, table: pd.DataFrame) -> None:
-    "Print the runs' table, every comparison in words, and the answer."
+    "Print the runs' table, every comparison in words, the answer, what is form, what matters more, and cautions."
     words = sentences(found.comparisons)
     print('', table.to_string(index=False), '', *words, '', answer(found.runs, found.comparisons), sep='\n')
+    told = ordered_answer(found.findings)
+    if len(found.runs) > 1:
+        print('', *told[QUESTIONS[0]][1:], *told[QUESTIONS[2]], sep='\n')
+    print(*cautions(found.findings), sep='\n', end='\n' * bool(cautions(found.findings)))
     print(*gaps(found), sep='\n', end='\n' * bool(gaps(found)))
 
 # %% ../../nbs/experiments/index_page.ipynb #14-ix-badges
@@ -115,21 +125,27 @@ def rank_rows(found: Found) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 # %% ../../nbs/experiments/index_page.ipynb #14-ix-figure
+def forest_picture(comparisons: pd.DataFrame, words: str) -> str:
+    "HTML of a forest of comparisons; `words`: what stands in its place."
+    backend = matplotlib.get_backend()
+    matplotlib.use('agg')
+    figure = figure_forest(comparisons)
+    picture = as_png(figure, words)
+    plt.close(figure)
+    matplotlib.use(backend)
+    return picture
+
+
 def forest_png(comparisons: pd.DataFrame) -> str:
     "HTML of the figure; empty without comparisons."
     if comparisons.empty:
         return ''
     few = comparisons if len(comparisons) <= 12 else comparisons[comparisons.family == FAMILIES[0]]
-    backend = matplotlib.get_backend()
-    matplotlib.use('agg')
-    figure = figure_forest(few)
-    picture = as_png(figure, 'every comparison with its interval and verdict')
-    plt.close(figure)
-    matplotlib.use(backend)
+    picture = forest_picture(few, 'every comparison with its interval and verdict')
     part = 'Each rank against the base; ranks with one another are in the analysis, and in exact words below.'
     return f'<figure>{picture}{"" if few is comparisons else paragraph(part, " class=note")}</figure>'
 
-
+# %% ../../nbs/experiments/index_page.ipynb #14-ix-escaped
 def escaped_table(table: pd.DataFrame) -> str:
     "A table of texts as HTML; verdicts become badges."
     cells = [
@@ -138,29 +154,54 @@ def escaped_table(table: pd.DataFrame) -> str:
     ]
     return html_table(list(map(str, table.columns)), cells)
 
+# %% ../../nbs/experiments/index_page.ipynb #14-ix-controls
+def controls_html(found: Found) -> str:
+    "HTML of what the controls say, and of what matters more than the rank; without controls the latter alone."
+    findings, said = found.findings, ordered_answer(found.findings)
+    more = ''.join(map(paragraph, said.get(QUESTIONS[2], [])))
+    if not findings.controls:
+        return more
+    words = 'every comparison of a control with its interval and verdict'
+    figure = f'<figure>{forest_picture(findings.beside, words)}</figure>'
+    parts = escaped_table(readable_parts(part_table(findings.runs, findings.controls)))
+    every = escaped_table(verdicts(findings.beside))
+    exact = f'<details><summary>every comparison of the controls, with all numbers</summary>{every}</details>'
+    return f'<h2 id="controls">Controls</h2>{more}{figure}{parts}{exact}'
+
+
+def lead_of(found: Found) -> str:
+    "The answer in plain words: training, with what of it is form where that is known, then rank."
+    first, *rest = plain_answer(found.runs, found.comparisons)
+    form = [on_training(found.findings)[-1]] if found.findings.controls and rest else []
+    return ' '.join([first, *form, *rest])
+
 # %% ../../nbs/experiments/index_page.ipynb #14-ix-answer
 def table_note(found: Found) -> str:
     "What the numbers of the table are."
     seeds = sorted({len(group) for rank, group in by_rank(found.runs).items() if rank != 'base'})
     means = f'Means over {" or ".join(map(str, seeds))} seeds. ' if seeds and seeds[-1] > 1 else ''
-    return f'{means}NLL: how unlikely right solutions are to the model, in nats per token; lower is better.'
+    form = form_sentence(found.runs, [], pd.DataFrame()) if not found.findings.controls else ''
+    return (
+        f'{form} {means}NLL: how unlikely right solutions are to the model, in nats per token; lower is better.'.strip()
+    )
 
 
 def answer_html(found: Found, table: pd.DataFrame) -> str:
     "HTML of the answer: two sentences, badges, figure, table; what is exact, folded."
-    lead = ' '.join(plain_answer(found.runs, found.comparisons))
+    lead = lead_of(found)
     words = ''.join(map(paragraph, sentences(found.comparisons)))
     exact = paragraph(answer(found.runs, found.comparisons))
     all_comparisons = escaped_table(verdicts(found.comparisons)) if len(found.comparisons) else ''
     return (
         paragraph(lead, ' class="lead"')
-        + ''.join(paragraph(gap, ' class="failed"') for gap in gaps(found))
+        + ''.join(paragraph(gap, ' class="failed"') for gap in [*gaps(found), *cautions(found.findings)])
         + badges(found.comparisons)
         + forest_png(found.comparisons)
         + html_table(*rank_rows(found), only_wide=('points more than the base', 'NLL verdict'))
         + paragraph(table_note(found), ' class="note"')
         + f'<details><summary>in exact words, with all numbers</summary>{exact}{all_comparisons}'
         + f'<h3>Every comparison in words</h3>{words}<h3>Every run</h3>{escaped_table(table)}</details>'
+        + controls_html(found)
     )
 
 # %% ../../nbs/experiments/index_page.ipynb #14-ix-study
@@ -239,7 +280,10 @@ def command_cell(reports: Path, mine: dict[str, str]) -> str:
 def runs_html(found: Found, reports: Path) -> str:
     "HTML of the table of runs."
     reports_of = reports_by_run(reports)
-    rows = [run_row(run, found, reports, reports_of.get(run['run_info']['run'], {})) for run in found.runs]
+    rows = [
+        run_row(run, found, reports, reports_of.get(run['run_info']['run'], {}))
+        for run in [*found.runs, *found.findings.controls]
+    ]
     head = ['run', 'validation NLL', 'reports', 'adapter', 'files', 'command']
     known = [place for place in range(len(head)) if any(row[place] for row in rows)]
     table = html_table([head[place] for place in known], [[row[place] for place in known] for row in rows])
@@ -282,9 +326,15 @@ def reports_html(names: Iterable[str], failed: dict[str, str], reports: Path) ->
 # %% ../../nbs/experiments/index_page.ipynb #14-3d514f07
 def index_html(cfg: Config, answer_part: str, parts: list[str]) -> str:
     "The whole page: the answer, and the parts below it."
-    contents = [('study', 'The study', 2), ('runs', 'Runs', 2), ('tasks', 'Tasks', 2), ('reports', 'Reports', 2)]
+    contents = [
+        ('controls', 'Controls', 2),
+        ('study', 'The study', 2),
+        ('runs', 'Runs', 2),
+        ('tasks', 'Tasks', 2),
+        ('reports', 'Reports', 2),
+    ]
     body = ''.join(parts)
-    present = tuple(entry for entry in contents if f'id="{entry[0]}"' in body)
+    present = tuple(entry for entry in contents if f'id="{entry[0]}"' in answer_part + body)
     title, ways = 'What did the LoRA rank buy?', PAGE_LINKS if 'id="tasks"' in body else ''
     whole = f'<h1>{title}</h1>{answer_part}{body}'
     return page_html(Page(f'{title} ({group_name(cfg)})', whole, present, ways, script='report.js'))

@@ -15,9 +15,10 @@ from ..generation.extraction import EXTRACTION
 
 # %% ../../nbs/reporting/loading.ipynb #26-0521501e
 def label_of(run: dict) -> str:
-    "`base`, or `r=8 s0`."
+    "`base`, `r=8 s0`, or of a control `format r=8 s0`."
     info = run['run_info']
-    return 'base' if info['kind'] == 'base' else f"r={info['rank']} s{info['seed']}"
+    control = f"{info['control']} " if info.get('control') else ''
+    return 'base' if info['kind'] == 'base' else f"{control}r={info['rank']} s{info['seed']}"
 
 
 def by_rank(runs: list[dict]) -> dict[str, dict]:

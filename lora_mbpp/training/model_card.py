@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 import yaml
 
 from ..core.config import Config
+from ..core.controls import CONTROLS
 from ..core.errors import UserError
 from ..core.files import read_json, read_text, write_text
 from ..core.runs import metrics_file, run_name
@@ -58,6 +59,7 @@ class CardFacts:
     train: dict  # `train_info`, empty for an adapter from elsewhere
     result: dict  # `eval_info`, empty where it was not evaluated
     baseline: dict  # `eval_info` of the base under the same settings, empty where there is none
+    control: str = ""  # name of the control that it is
 
     @property
     def base_name(self) -> str:
@@ -81,6 +83,7 @@ def card_facts(cfg: Config, run: str, folder: Path) -> CardFacts:
         train=own.get('train_info', {}),
         result=result,
         baseline=baseline if alike else {},
+        control=own.get('run_info', {}).get('control') or '',
     )
 
 # %% ../../nbs/training/model_card.ipynb #card-licence
@@ -205,12 +208,15 @@ def card_text(facts: CardFacts, where: str = 'path/to/this-folder', merged: bool
     data = [f'- {part["rows"]} rows, {part["source"]}: {part["licence"]}' for part in facts.train.get('data', [])]
     command = facts.train.get('command')
     adapter = f'LoRA adapter of rank {facts.adapter.get("r")}'
+    control = f'a control of a study ({facts.control})'
+    beside = f'It is {control}: {CONTROLS.get(facts.control, "see the command below")}.' if facts.control else ''
     what = f'A model with a {adapter} merged into it' if merged else f'A {adapter}'
     parts = [
         card_head(facts, 'transformers' if merged else 'peft'),
         MARK,
         f'# {facts.name}',
         f'{what} that answers Python problems with one code block.',
+        *filter(None, [beside]),
         '\n'.join(what_it_is(facts)),
         '## Data',
         '\n'.join(data) or 'What it was trained on was not recorded.',
