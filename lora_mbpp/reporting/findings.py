@@ -12,13 +12,13 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.preregistration import read_plan
-from .comparisons import FAMILIES, comparison_table
+from .comparisons import FAMILIES, comparison_table, rank_trend
 from .control_sentences import control_sentences, form_sentence, part_sentence
 from .controls import control_table, counterpart, gain_of, load_controls, place_of
 from .importance import importance_sentence, importance_table
 from .plain_answer import plain_answer, rank_sentence
 from .rate_check import rate_warning
-from .sentences import finding, rank_trend, trend_sentence
+from .sentences import finding, trend_sentence
 from .tables import rate_table
 
 # %% ../../nbs/reporting/findings.ipynb #fnd-class
