@@ -8,9 +8,10 @@ from peft import LoraConfig, get_peft_model
 
 from lora_mbpp.models.attention import set_attention
 from lora_mbpp.models.lm_head import completion_loss, detach_lm_head
-from lora_mbpp.models.packing import beside, model_row
+from lora_mbpp.models.packing import beside, model_row, shares
 from lora_mbpp.models.tiny import tiny_model
 from lora_mbpp.training.recorded_rows import RowShape, StaticRow
+from lora_mbpp.training.rows import collate, documents_of, rows_of, targets_of
 
 DOCUMENTS = st.lists(
     st.lists(st.tuples(st.integers(3, 200), st.booleans()), min_size=1, max_size=60), min_size=1, max_size=9
@@ -58,3 +59,23 @@ def test_a_run_has_few_shapes():
     steps = [torch.randint(80, 500, (8,), generator=rng).tolist() for _ in range(200)]
     shapes = {RowShape.of([[([5] * n, [-100] * (n // 2) + [5] * (n - n // 2)) for n in lengths]]) for lengths in steps}
     assert len(shapes) <= 8
+
+
+@settings(max_examples=50, deadline=None)
+@given(DOCUMENTS, st.integers(1, 200), st.sampled_from(['packed', 'padded', 'single']), st.data())
+def test_rows_of_a_step_are_its_chosen_documents(drawn, row_tokens, kind, data):
+    documents = [([i for i, _ in one], [i if counted else -100 for i, counted in one]) for one in drawn]
+    step = collate([{'input_ids': ids, 'labels': labels} for ids, labels in documents])
+    counted = [(ids, [-100, *labels[1:]]) for ids, labels in documents]
+    assert documents_of(step) == counted
+    assert targets_of(step) == sum(label != -100 for _, labels in counted for label in labels)
+    chosen = sorted(data.draw(st.sets(st.integers(0, len(documents) - 1))))
+    found = rows_of(step, row_tokens, 'cpu', chosen, kind)
+    runs = shares([len(documents[i][0]) for i in chosen], row_tokens, kind) if chosen else []
+    assert len(found) == len(runs)
+    for (row, labels), run in zip(found, runs):
+        ids, wanted = zip(*[counted[chosen[i]] for i in run])
+        right = model_row(ids, kind, 0)
+        assert row.keys() == right.keys()
+        assert all(torch.equal(torch.as_tensor(row[name]), torch.as_tensor(right[name])) for name in right)
+        assert torch.equal(labels, beside(wanted, kind, -100))
