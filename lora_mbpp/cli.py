@@ -243,7 +243,7 @@ def cmd_sweep(args) -> int:
     from lora_mbpp.experiments.study import Study
     from lora_mbpp.experiments.sweep import sweep
 
-    options = SchedulerOptions(args.jobs, args.engine, args.address, args.verbose)
+    options = SchedulerOptions(args.jobs, args.engine, args.address, args.verbose, args.together)
     study = Study(cfg, ranks, seeds, given, lrs, search_seeds, controls, control_seeds if controls else [])
     failures = sweep(study, options, args.reports_dir, args.results_url)
     return 1 if failures or any(judged_status(run) for run in evaluated_runs(cfg)) else 0
@@ -421,6 +421,13 @@ def add_sweep_options(command: argparse.ArgumentParser) -> None:
         '--address',
         metavar='HOST:PORT',
         help='of a running Ray cluster (default: one of this machine alone, for as long as the sweep takes)',
+    )
+    command.add_argument(
+        '--together',
+        default='auto',
+        choices=('auto', 'true', 'false'),
+        help='train the runs of the study together, on one loaded base in one process a card '
+        '(default: auto, on a machine without a card)',
     )
     command.add_argument(
         '--verbose', action='store_true', help='also print what the notebooks print (default: one line a step)'

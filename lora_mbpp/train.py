@@ -233,8 +233,7 @@ def trained_already(run: Run) -> str:
     "What is said of a run that is trained: where it is, and with whom it was trained."
     said, info = f'{run.name} is trained already: {shown(run.folder)}', read_json(run.metrics)['train_info']
     if together := info.get('together'):
-        others = ', '.join(together['others'])
-        said += f'\ntrained together with {len(together["others"])} other runs in one process: {others}\n'
+        said += f'\ntrained in one process together with {", ".join(together["others"])}\n'
         said += '\n'.join(info['how'])
     return said
 

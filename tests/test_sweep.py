@@ -124,7 +124,12 @@ def test_a_search_over_learning_rates_two_at_a_time(place, tmp_path, capsys):
     metrics = {p.stem: read_json(p) for p in (tmp_path / 'artifacts' / 'metrics').glob('*.json')}
     assert metrics['test-base-again']['run_info']['kind'] == 'again'
     assert sum('eval_info' in m for m in metrics.values()) == 3
-    assert metrics[f'test-r2-s0-lr{lr:g}']['train_info']['losses'] == usual['train_info']['losses']
+    one, other = metrics[f'test-r2-s0-lr{lr:g}']['train_info'], usual['train_info']
+    assert [e['loss'] for e in one['losses']] == pytest.approx([e['loss'] for e in other['losses']], abs=1e-5)
+    assert 'training 2 runs together' in out and '2 runs are trained' in out
+    assert one['together'] == {'others': ['test-r2-s0-lr0.01']} and 'together' not in other
+    report = (tmp_path / 'reports' / f'02_train_r2_s0_lr{lr:g}.html').read_text()
+    assert 'trained in one process together with test-r2-s0-lr0.01' in report
     best = min((m['train_info']['val_nll'][-1]['nll'], name) for name, m in metrics.items() if 'train_info' in m)[1]
     assert 'eval_info' in metrics[best] and metrics[best]['eval_info']['plan']
 

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch.cuda import device_count
 
@@ -163,6 +163,8 @@ class ReportScheduler:
     shares_gpus: bool = False
     # whether what the notebooks print appears here too
     verbose: bool = False
+    # whether a study's runs are trained together: `auto`, `true`, `false`
+    together: str = 'auto'
     # called with the name of a step and its new state: `running`, `done`, or why it failed
     watch: Callable[[str, str], None] = lambda name, state: None
 
@@ -252,6 +254,8 @@ class SchedulerOptions:
     address: str | None = None
     # what the notebooks print appears in the console too
     verbose: bool = False
+    # whether the runs of a study are trained together: `auto` (on a CPU), `true`, `false`
+    together: str = 'auto'
 
 
 def local_scheduler(jobs: int | None, gpus_per_run: int, verbose: bool = False) -> ReportScheduler:
@@ -279,4 +283,4 @@ def scheduler_for(options: SchedulerOptions, gpus_per_run: int) -> ReportSchedul
         raise UserError(f'--engine {options.engine} should be local or ray')
     if options.address:
         raise UserError('--address is the address of a Ray cluster: add --engine ray')
-    return local_scheduler(options.jobs, gpus_per_run, options.verbose)
+    return replace(local_scheduler(options.jobs, gpus_per_run, options.verbose), together=options.together)

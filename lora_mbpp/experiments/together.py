@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['JOINT_METHODS', 'SHARED', 'alone_reason', 'Outcome', 'chosen_runs', 'SharedBase', 'table_of', 'step_of',
-           'joint_fault', 'planned_model', 'joint_plan', 'plan_words', 'one_of_many', 'train_seated', 'train_first',
-           'train_together']
+           'joint_fault', 'planned_model', 'encoded', 'own_plan', 'joint_plan', 'plan_words', 'one_of_many',
+           'train_seated', 'train_first', 'train_together']
 
 # %% ../../nbs/experiments/together.ipynb #tog-imports
 from dataclasses import dataclass, field, replace
@@ -30,8 +30,9 @@ from ..models.shapes import config_of
 from ..train import Run, build, encode_rows, fit, plan_training, prepare_run, record
 from ..training.launch import processes_of
 from ..training.memory_plan import PlannedModel, Precision
+from ..training.recipe import optimizer_steps
 from ..training.recorded_rows import MOST_TOKENS, row_losses, unrecorded_reason
-from ..training.rows import TrainingDocuments
+from ..training.rows import TrainingDocuments, target_tokens
 from ..training.setup import is_fused, prepare_model
 from ..training.time_plan import RunPlan
 from ..training.together import JointPlan, Seat, Table, in_lockstep, plan_together
@@ -88,8 +89,6 @@ def chosen_runs(cfgs: list[Config], runtime: Runtime, processes: PartialState, o
             continue
         if run.trained:
             outcome.trained.append(name)
-        elif runs and run.parameters['train_data'] != runs[0].parameters['train_data']:
-            outcome.leave([run], f'its rows differ from those of {runs[0].name}')
         else:
             runs.append(run)
     return runs
@@ -155,6 +154,26 @@ def planned_model(cfg: Config, runtime: Runtime, rank: int) -> PlannedModel:
     fused = fused_kernels_unsupported_reason(runtime.device) is None
     return PlannedModel.of(config_of(cfg.model), Precision(runtime.dtype, runtime.quantization == 'nf4', fused), rank)
 
+# %% ../../nbs/experiments/together.ipynb #tog-rows
+def encoded(runs: list[Run], outcome: Outcome) -> dict[str, TrainingDocuments]:
+    "The encoded rows of these runs by their names, each set of rows once; a run of which none fits is stopped."
+    found, by_data = {}, {}
+    for run in runs:
+        data = run.parameters['train_data']
+        try:
+            by_data[data] = found[run.name] = by_data[data] if data in by_data else encode_rows(run)
+        except UserError as error:
+            outcome.stopped[run.name] = str(error)
+    return found
+
+
+def own_plan(run_plan: RunPlan, cfg: Config, documents: TrainingDocuments) -> RunPlan:
+    "The plan of one of the runs, by that of their layout."
+    steps = optimizer_steps(cfg, len(documents.rows))
+    epochs = steps * cfg.effective_batch / len(documents.rows)
+    tokens, targets = sum(documents.lengths) * epochs, target_tokens(documents.rows) * epochs
+    return replace(run_plan, rank=cfg.rank, steps=steps, tokens=round(tokens), target_tokens=round(targets))
+
 # %% ../../nbs/experiments/together.ipynb #tog-plan-joint
 def joint_plan(runs: list[Run], runtime: Runtime, run_plan: RunPlan, recordable: bool) -> tuple[JointPlan, list[Run]]:
     "(how the first of these runs are trained together, those runs): all that there is memory for."
@@ -192,13 +211,14 @@ def one_of_many(
 
 
 def train_seated(
-    runs: list[Run], seats: list[Seat], base: SharedBase, documents: TrainingDocuments, run_plan: RunPlan
+    runs: list[Run], seats: list[Seat], base: SharedBase, documents: dict[str, TrainingDocuments], run_plan: RunPlan
 ) -> dict[str, str]:
     "Train runs in lockstep and record each; returns what stopped some of them, by name."
 
     def work(run: Run, seat: Seat):
-        own = replace(run_plan, rank=run.cfg.rank)
-        return lambda: one_of_many(run, base.runtime, documents, own, (seat.model, base.how), seat)
+        own = documents[run.name]
+        plan = own_plan(run_plan, run.cfg, own)
+        return lambda: one_of_many(run, base.runtime, own, plan, (seat.model, base.how), seat)
 
     def ended(i: int, error: BaseException | None) -> None:
         print(f'{runs[i].name}: {"trained" if error is None else f"stopped: {error}"}', flush=True)
@@ -210,7 +230,13 @@ def train_seated(
     return {run.name: str(error) or type(error).__name__ for run, error in zip(runs, errors) if error is not None}
 
 # %% ../../nbs/experiments/together.ipynb #tog-wave
-def train_first(runs: list[Run], base: SharedBase, run_plan: RunPlan, outcome: Outcome) -> list[Run]:
+def train_first(
+    runs: list[Run],
+    base: SharedBase,
+    documents: dict[str, TrainingDocuments],  # of each run, by its name
+    run_plan: RunPlan,  # of their layout
+    outcome: Outcome,
+) -> list[Run]:
     "Train as many of these runs as there is memory for, the first ones, on a loaded base; returns the others."
     layout, cfg = run_plan.layout, runs[0].cfg
     why = unrecorded_reason(cfg.cuda_graphs, base.carrier, replace(layout, memory={}), fused=True)
@@ -226,7 +252,7 @@ def train_first(runs: list[Run], base: SharedBase, run_plan: RunPlan, outcome: O
     print(plan_words(plan, now, layout.budget), *base.how, seats[0].how, sep='\n', flush=True)
     if plan.memory:
         run_plan = replace(run_plan, layout=replace(layout, memory=plan.memory), minutes=None)
-    stopped = train_seated(now, seats, base, encode_rows(now[0]), run_plan)
+    stopped = train_seated(now, seats, base, documents, run_plan)
     outcome.stopped |= stopped
     outcome.trained += [run.name for run in now if run.name not in stopped]
     return runs[len(now) :]
@@ -239,15 +265,18 @@ def train_together(cfgs: list[Config]) -> Outcome:
     runtime, outcome = choose_runtime(cfgs[0]), Outcome()
     processes = processes_of(runtime.device)
     runs = chosen_runs(cfgs, runtime, processes, outcome)
+    documents = encoded(runs, outcome)
+    runs = [run for run in runs if run.name in documents]
     if len(runs) < 2:
         outcome.leave(runs, 'there is no other run to train it with')
         return outcome
     largest = max(runs, key=lambda run: run.cfg.rank)
-    run_plan = plan_training(largest.cfg, runtime, processes, encode_rows(largest).rows)
+    longest = max(documents.values(), key=lambda own: max(own.lengths))
+    run_plan = plan_training(largest.cfg, runtime, processes, longest.rows)
     base = SharedBase.load(largest.cfg, runtime, run_plan.layout.recomputed)
     if unfit := base.unfit():
         outcome.leave(runs, unfit)
         return outcome
     while runs:
-        runs = train_first(runs, base, run_plan, outcome)
+        runs = train_first(runs, base, documents, run_plan, outcome)
     return outcome
