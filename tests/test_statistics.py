@@ -8,6 +8,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from lora_mbpp.core.errors import UserError, complaint
+from lora_mbpp.core.files import write_json
 from lora_mbpp.core.runs import PREREGISTRATION
 from lora_mbpp.reporting.comparisons import compare, comparison_table, with_verdict
 from lora_mbpp.reporting.confound_check import check_confounds
@@ -24,6 +25,7 @@ from lora_mbpp.reporting.statistics import (
     pass_estimate,
     verdict,
 )
+from lora_mbpp.reporting.tables import rate_table
 from lora_mbpp.reporting.variance_components import contrast_spread, mean_squares
 from lora_mbpp.testing import simulated_run, simulated_study
 
@@ -280,3 +282,22 @@ def test_another_order_of_rows_is_a_confound_within_a_seed_only():
     runs[-1]['train_info']['order'] = 'shuffled otherwise'
     with pytest.raises(UserError, match='order: '):
         check_confounds(runs)
+
+
+def test_a_search_on_other_validation_rows_is_not_mixed_with_the_runs(tmp_path):
+    """A search on 300 rows, and main runs at the best rate on 40 other ones: their NLL cannot be compared."""
+
+    def trained(seed, lr, nll, rows):
+        info = {'run': f'p-r8-s{seed}-lr{lr}', 'preset': 'p', 'kind': 'lora', 'rank': 8, 'seed': seed}
+        info['parameters'] = {'lr': lr, 'val_data': rows}
+        name = tmp_path / 'metrics' / f'{info["run"]}.json'
+        write_json(name, {'run_info': info, 'train_info': {'val_nll': [{'step': 0, 'nll': nll}]}})
+
+    for seed in (100, 101):
+        trained(seed, 1e-4, 0.40, 'many')
+        trained(seed, 3e-4, 0.38, 'many')
+    for seed in range(5):
+        trained(seed, 3e-4, 0.51, 'few')
+    table = rate_table(tmp_path, 'p')
+    assert sorted(table.seed) == [100, 100, 101, 101] and table.nll.max() == 0.40
+    assert list(table) == ['rank', 'seed', 'lr', 'nll']

@@ -86,14 +86,20 @@ def curve_table(runs: list[dict]) -> pd.DataFrame:
 
 # %% ../../nbs/reporting/tables.ipynb #tables-rates
 def rate_table(folder: Path | str, preset: str) -> pd.DataFrame:
-    "rank, seed, lr, nll (validation at the end) of every trained run of a preset but the controls, evaluated or not."
+    """rank, seed, lr, nll (validation at the end) of the trained runs of a preset but the controls, evaluated or not.
+
+    NLL on other validation rows is another quantity: of several sets of rows, that with the most rates and ranks counts.
+    """
     rows = []
     for metrics in metrics_in(folder):
         info, losses = metrics['run_info'], metrics.get('train_info', {}).get('val_nll')
         if info.get('preset') == preset and info['kind'] == 'lora' and losses and info.get('parameters'):
-            key = {'rank': info['rank'], 'seed': info['seed']}
-            rows.append({**key, 'lr': info['parameters']['lr'], 'nll': losses[-1]['nll']})
-    return pd.DataFrame(rows, columns=['rank', 'seed', 'lr', 'nll'])
+            key, made = {'rank': info['rank'], 'seed': info['seed']}, info['parameters']
+            rows.append({**key, 'lr': made['lr'], 'nll': losses[-1]['nll'], 'rows': made.get('val_data')})
+    table = pd.DataFrame(rows, columns=['rank', 'seed', 'lr', 'nll', 'rows'])
+    sets = [runs for _, runs in table.groupby('rows', dropna=False, sort=False)]
+    most = max(sets, key=lambda runs: (len(runs[['rank', 'lr']].drop_duplicates()), len(runs)), default=table)
+    return most.drop(columns='rows').reset_index(drop=True)
 
 # %% ../../nbs/reporting/tables.ipynb #tables-funnel
 def funnel_table(runs: list[dict]) -> pd.DataFrame:
