@@ -76,7 +76,7 @@ class Outcome:
 def chosen_runs(cfgs: list[Config], runtime: Runtime, processes: PartialState, outcome: Outcome) -> list[Run]:
     "The runs that are trained together, those of a seed beside each other; the others are noted in the outcome."
     runs = []
-    for cfg in sorted(cfgs, key=lambda cfg: (cfg.seed, cfg.rank)):
+    for cfg in sorted(cfgs, key=lambda cfg: (cfg.rows is not None, cfg.seed, cfg.rank)):  # controls' own rows last
         name = run_name(cfg)
         try:
             if why := alone_reason(cfg, cfgs[0], runtime.dtype):
