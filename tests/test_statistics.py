@@ -289,6 +289,7 @@ def test_a_search_on_other_validation_rows_is_not_mixed_with_the_runs(tmp_path):
 
     def trained(seed, lr, nll, rows):
         info = {'run': f'p-r8-s{seed}-lr{lr}', 'preset': 'p', 'kind': 'lora', 'rank': 8, 'seed': seed}
+        info |= {'model': 'm', 'test_run': False}
         info['parameters'] = {'lr': lr, 'val_data': rows}
         name = tmp_path / 'metrics' / f'{info["run"]}.json'
         write_json(name, {'run_info': info, 'train_info': {'val_nll': [{'step': 0, 'nll': nll}]}})

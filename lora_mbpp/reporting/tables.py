@@ -88,7 +88,7 @@ def curve_table(runs: list[dict]) -> pd.DataFrame:
 def rate_table(folder: Path | str, preset: str) -> pd.DataFrame:
     """rank, seed, lr, nll (validation at the end) of the trained runs of a preset but the controls, evaluated or not.
 
-    NLL on other validation rows is another quantity: of several sets of rows, that with the most rates and ranks counts.
+    NLL on other validation rows is another quantity: of several sets of rows the one with most rates and ranks counts.
     """
     rows = []
     for metrics in metrics_in(folder):
