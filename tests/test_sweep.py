@@ -16,6 +16,8 @@ from lora_mbpp.experiments.reports import ReportFolders, ReportStep
 from lora_mbpp.experiments.scheduling import ReportScheduler
 from lora_mbpp.experiments.study import Study, best_rates, search_steps, study_steps
 
+TOGETHER = '--together', 'true'
+
 # the tests of one sweep build on each other, in order, in one process
 in_order = pytest.mark.xdist_group('sweep')
 
@@ -111,7 +113,10 @@ def test_a_search_over_learning_rates_two_at_a_time(place, tmp_path, capsys):
     Two jobs make the numbers that one after the other makes, in the order the steps allow, the analysis last."""
     usual = read_json(place / 'artifacts' / 'metrics' / 'test-r2-s0.json')
     lr = usual['run_info']['parameters']['lr']
-    assert run(tmp_path, '--ranks', '2', '--lrs', f'{lr},1e-2', '--again', 'true', '--jobs', '2', '--verbose') == 0
+    assert (
+        run(tmp_path, '--ranks', '2', '--lrs', f'{lr},1e-2', '--again', 'true', '--jobs', '2', '--verbose', *TOGETHER)
+        == 0
+    )
     out = capsys.readouterr().out
     assert 'searching learning rates: 1 ranks x 2' in out and 'at the end of the grid' in out
     check_order(line for line in out.splitlines() if line.startswith('['))

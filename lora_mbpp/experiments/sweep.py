@@ -147,8 +147,8 @@ def untogether_reason(scheduler: ReportScheduler, runs: list[Config]) -> str | N
     "Why these runs are left to their reports, one by one, None where they are trained together."
     if scheduler.together == 'false':
         return 'switched off'
-    if scheduler.together == 'auto' and device_count():
-        return 'on a CUDA card together only with --together true'
+    if scheduler.together == 'auto':
+        return 'together only with --together true' if device_count() else 'a CPU computes them no faster together'
     if scheduler.on_cluster:
         return 'a cluster gets each of them as a task'
     return 'several processes share each of them' if any((cfg.gpus or 1) > 1 for cfg in runs) else None
