@@ -1,6 +1,7 @@
 """Completions do not depend on the batch they were made in, whenever rows end."""
 
 import os
+from types import SimpleNamespace
 
 import peft
 import pytest
@@ -14,12 +15,15 @@ from lora_mbpp.generation.base_layers import prepare_for_decoding
 from lora_mbpp.generation.capacity import PACKED_TOKENS
 from lora_mbpp.generation.completions import LoadedModel, as_completion, complete_prompts, length_buckets
 from lora_mbpp.generation.decode_kernel import triton
+from lora_mbpp.generation.decoder import Decoder
 from lora_mbpp.generation.extraction import extract_code, is_complete
 from lora_mbpp.generation.kv_slots import slots_reach
 from lora_mbpp.generation.multi_lora import MultiLoRA, unsupported_reason
 from lora_mbpp.generation.records import GenerationRun, generate_all
 from lora_mbpp.generation.scoring import completion_nll
+from lora_mbpp.generation.ways import recording_fault, slot_logits
 from lora_mbpp.models.attention import packed_ways, set_attention
+from lora_mbpp.models.proof import probe_model
 from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
 from lora_mbpp.tasks.chat import prompt_ids
 from lora_mbpp.tasks.loading import literal_tasks
@@ -299,6 +303,20 @@ def test_one_adapter_after_another(tmp_path, adapters, device):
         assert texts(multi_lora, [0], f'alone{i}-') == [expected[i]]
         multi_lora.close()
     assert len(nll) == 3
+
+
+@pytest.mark.parametrize('number', [0, 1, 3])
+def test_steps_with_adapters_can_be_recorded(tmp_path, adapters, number, monkeypatch):
+    """What is tried is what will be recorded: the model with its adapters. The step itself stands in for its graph."""
+    monkeypatch.setattr(Decoder, 'recorded', lambda decoder: SimpleNamespace(replay=decoder.advance))
+    model = eager_to_stop(1)
+    prepare_for_decoding(model)
+    multi_lora = MultiLoRA(model, adapters[:number]) if number else None
+    documents = probe_model(model).documents
+    slot_logits(model, documents, multi_lora)  # which leaves a choice of adapters behind
+    assert recording_fault(model, documents, multi_lora) is None
+    monkeypatch.setattr(Decoder, 'recorded', lambda decoder: 1 / 0)
+    assert recording_fault(model, documents, multi_lora) == 'division by zero'
 
 
 def test_several_runs_go_on_where_they_were_killed(tmp_path, adapters):
