@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['sdpa_attention_forward', 'sdpa_mask', 'OVERRIDDEN_METHODS', 'lacks', 'required', 'attention_name',
            'set_attention_name', 'register_attention', 'varlen_attention', 'storage_key', 'sound_generator', 'is_4bit',
-           'expanded', 'keep_meaning', 'restore_meaning', 'weight_count', 'pack_4bit', 'with_4bit_layers',
-           'conversion_reason', 'places_of', 'fill_buffers', 'recomputing_layers', 'liger_patches', 'changed_methods']
+           'expanded', 'keep_meaning', 'restore_meaning', 'weight_count', 'pack_4bit', 'meanings_of',
+           'with_4bit_layers', 'conversion_reason', 'places_of', 'fill_buffers', 'recomputing_layers', 'liger_patches',
+           'changed_methods']
 
 # %% ../../nbs/models/compat.ipynb #compat-imports
 import importlib
@@ -151,6 +152,11 @@ def pack_4bit(values: torch.Tensor, place: torch.Tensor) -> nn.Parameter:
     from bitsandbytes.nn import Params4bit
 
     return Params4bit(values, requires_grad=False, **vars(place)).to(values.device)
+
+# %% ../../nbs/models/compat.ipynb #compat-bnb-meanings
+def meanings_of(model: nn.Module) -> list:
+    "What the packed bytes of a model's 4-bit weights mean, an object each."
+    return [weight.quant_state for weight in model.parameters() if is_4bit(weight)]
 
 # %% ../../nbs/models/compat.ipynb #compat-empty
 def with_4bit_layers(model: nn.Module, config) -> None:

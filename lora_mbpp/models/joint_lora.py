@@ -16,15 +16,14 @@ from peft import PeftModel
 from torch import nn
 from torch.nn import functional as F
 
-from .compat import restore_meaning
+from .compat import meanings_of, restore_meaning
 from .lora_layers import SharedInputGroup, dense, input_groups
 
 # %% ../../nbs/models/joint_lora.ipynb #joint-copy
 def copy_sharing_weights(model: nn.Module) -> nn.Module:
     "A copy of a model whose parameters and buffers are those of `model` itself."
     tensors = [*model.parameters(), *model.buffers()]
-    meanings = [meaning for tensor in tensors if (meaning := getattr(tensor, 'quant_state', None)) is not None]
-    return copy.deepcopy(model, {id(shared): shared for shared in (*tensors, *meanings)})
+    return copy.deepcopy(model, {id(shared): shared for shared in (*tensors, *meanings_of(model))})
 
 # %% ../../nbs/models/joint_lora.ipynb #joint-batch
 @dataclass(frozen=True)
