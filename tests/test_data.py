@@ -42,6 +42,7 @@ def test_no_constant_passes_a_starter_problem(starter):
         assert len(expected) > 1, task['task_id']
 
 
+@pytest.mark.slow
 def test_starter_splits_share_no_near_duplicates(starter):
     by = {s: [t for t in starter if t['split'] == s] for s in ('train', 'validation', 'test')}
     for left, right in (('train', 'test'), ('validation', 'test'), ('train', 'validation')):

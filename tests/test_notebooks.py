@@ -124,6 +124,7 @@ def run_papermill(copy, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_papermill_trains_the_rank_it_is_given(copy, tmp_path):
     """`-p rank 32` trains rank 32, makes the data it misses, and its report cannot disturb the next export."""
     places = ['-p', 'data_dir', str(tmp_path / 'data'), '-p', 'artifacts_dir', str(tmp_path / 'artifacts')]

@@ -534,6 +534,7 @@ if pytest:
             and '0x...' in first.message
         )
 
+    @pytest.mark.slow
     @pytest.mark.skipif(mbpp_file() is None, reason='no MBPP file: set LORA_MBPP_TEST_DATA to its folder')
     def test_slow_reference_passes_with_every_core_busy():
         rows = map(json.loads, mbpp_file().read_text(encoding='utf-8').splitlines())
