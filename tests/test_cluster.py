@@ -119,7 +119,7 @@ def three_nodes_lose_one(log, command):
                 time.sleep(0.1)
                 busy = busy_kernels(doomed)
             cluster.remove_node(doomed, allow_graceful=False)
-            process.wait(600)
+            process.wait(1200)  # two busy cores have taken eleven minutes
             file.seek(0)
             return process.returncode, file.read(), busy
     finally:
