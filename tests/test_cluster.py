@@ -170,12 +170,18 @@ def test_a_sweep_of_six_runs_over_three_nodes_one_of_which_dies(tmp_path, ordina
 def test_ctrl_c_leaves_nothing_running(tmp_path, ordinary):
     command = [sys.executable, '-m', 'lora_mbpp.cli']
     command += options(tmp_path, '--ranks', '2', '--max-steps', '4000', '--engine', 'ray')
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    checkpoint, deadline = 'artifacts/checkpoints/*/checkpoints/checkpoint-*/whole.json', time.time() + 300
-    while time.time() < deadline and process.poll() is None and not list(tmp_path.glob(checkpoint)):
-        time.sleep(0.05)
+    checkpoint, said = 'artifacts/checkpoints/*/checkpoints/checkpoint-*/whole.json', ''
+    for _ in range(2):  # a cluster does not always start on a machine that other tests load: that is not the subject
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        deadline = time.time() + 300
+        while time.time() < deadline and process.poll() is None and not list(tmp_path.glob(checkpoint)):
+            time.sleep(0.05)
+        if process.poll() is None:
+            break
+        said += process.communicate()[0]
+    assert process.poll() is None, said[-3000:]
     family = psutil.Process(process.pid).children(recursive=True)
     assert any(is_kernel(member) for member in family if member.is_running())
     process.send_signal(signal.SIGINT)
