@@ -238,10 +238,10 @@ def trained_already(run: Run) -> str:
     return said
 
 
-def encode_rows(run: Run) -> TrainingDocuments:
-    "The encoded training rows of a run. Raises `UserError` when none fits."
-    positions = longest_sequence(config_of(run.cfg.model))
-    return TrainingDocuments.encode(load_tokenizer(run.cfg.model), run.rows, run.cfg.max_length, positions)
+def encode_rows(cfg: Config, rows: list[dict]) -> TrainingDocuments:
+    "The training rows of a run, encoded for its model. Raises `UserError` when none fits."
+    positions = longest_sequence(config_of(cfg.model))
+    return TrainingDocuments.encode(load_tokenizer(cfg.model), rows, cfg.max_length, positions)
 
 # %% ../nbs/02_train.ipynb #train-train
 def train(cfg: Config) -> dict:
@@ -274,7 +274,7 @@ def train_run(run: Run, runtime: Runtime, processes: PartialState) -> None:
     print(f'{run.name}: {count}{runtime.reason}; {scale}')
     if processes.is_main_process:
         write_json(run.folder / 'run.json', run.parameters)
-    documents = encode_rows(run)
+    documents = encode_rows(run.cfg, run.rows)
     run_plan = plan_training(run.cfg, runtime, processes, documents.rows)
     session = build(run, runtime, documents, run_plan, load_prepared(run.cfg, runtime, run_plan.layout))
     if processes.is_main_process:

@@ -13,16 +13,13 @@ import torch
 from ..core.config import Config
 from ..core.controls import ControlRun
 from ..core.errors import UserError
-from ..models.fused_kernels import fused_kernels_unsupported_reason
-from ..models.loading import load_tokenizer
-from ..models.positions import longest_sequence
 from ..models.runtime import choose_runtime
 from ..models.shapes import config_of
-from ..train import read_rows
+from ..train import encode_rows, read_rows
 from ..training.cards import PUBLISHED_SHARE, Card, slowest_card
 from ..training.memory_plan import Precision
 from ..training.recipe import optimizer_steps
-from ..training.rows import TrainingDocuments, target_tokens, usual_lengths
+from ..training.rows import target_tokens, usual_lengths
 from ..training.time_plan import Machine, RunPlan, Workload, plan_run
 
 # %% ../../nbs/experiments/study_plan.ipynb #study-plan-lengths
@@ -30,8 +27,7 @@ def study_lengths(cfg: Config) -> tuple[list[int], int, str]:
     "(tokens of each training row, target tokens of all, where they come from): of the data at hand, or the usual mix."
     try:
         rows, _ = read_rows(cfg)
-        positions = longest_sequence(config_of(cfg.model))
-        documents = TrainingDocuments.encode(load_tokenizer(cfg.model), rows, cfg.max_length, positions)
+        documents = encode_rows(cfg, rows)
     except UserError as error:
         lengths = usual_lengths(cfg.train_limit, cfg.max_length)
         basis = (
@@ -46,8 +42,7 @@ def planned_machine(cfg: Config, card: Card | None) -> tuple[Precision, Machine,
     "(how the model is held, where it is trained, the same in words): this machine, or a card that is not in it."
     if card is None:
         runtime = choose_runtime(cfg)
-        fused = fused_kernels_unsupported_reason(runtime.device) is None
-        precision = Precision(runtime.dtype, runtime.quantization == 'nf4', fused)
+        precision = Precision.of(runtime)
         return precision, Machine(runtime.device, cfg.gpus or 1), 'this machine'
     dtype = 'bfloat16' if cfg.dtype in ('auto', 'float32') else cfg.dtype
     precision = Precision(dtype, nf4=cfg.quantization != 'none', fused=True)

@@ -20,7 +20,6 @@ from ..core.errors import UserError
 from ..core.files import write_json
 from ..core.runs import run_name
 from ..models.base_identity import record_base
-from ..models.fused_kernels import fused_kernels_unsupported_reason
 from ..models.joint_lora import JointModel, copy_sharing_weights
 from ..models.loading import load_model
 from ..models.proof import probe_documents, row_kind
@@ -66,11 +65,11 @@ class Outcome:
     alone: dict[str, str] = field(default_factory=dict)
     stopped: dict[str, str] = field(default_factory=dict)
 
-    def leave(self, runs: list[Run], why: str) -> None:
-        "These runs are to be trained alone."
-        for run in runs:
-            self.alone[run.name] = why
-            print(f'{run.name} is trained alone: {why}', flush=True)
+    def leave(self, names: list[str], why: str) -> None:
+        "The runs of these names are to be trained alone."
+        for name in names:
+            self.alone[name] = why
+            print(f'{name} is trained alone: {why}', flush=True)
 
 
 def chosen_runs(cfgs: list[Config], runtime: Runtime, processes: PartialState, outcome: Outcome) -> list[Run]:
@@ -80,8 +79,7 @@ def chosen_runs(cfgs: list[Config], runtime: Runtime, processes: PartialState, o
         name = run_name(cfg)
         try:
             if why := alone_reason(cfg, cfgs[0], runtime.dtype):
-                outcome.alone[name] = why
-                print(f'{name} is trained alone: {why}', flush=True)
+                outcome.leave([name], why)
                 continue
             run = prepare_run(cfg, processes)
         except UserError as error:
@@ -151,8 +149,7 @@ def joint_fault(seats: list[Seat]) -> str | None:
 # %% ../../nbs/experiments/together.ipynb #tog-plan
 def planned_model(cfg: Config, runtime: Runtime, rank: int) -> PlannedModel:
     "The base as a plan sees it."
-    fused = fused_kernels_unsupported_reason(runtime.device) is None
-    return PlannedModel.of(config_of(cfg.model), Precision(runtime.dtype, runtime.quantization == 'nf4', fused), rank)
+    return PlannedModel.of(config_of(cfg.model), Precision.of(runtime), rank)
 
 # %% ../../nbs/experiments/together.ipynb #tog-rows
 def encoded(runs: list[Run], outcome: Outcome) -> dict[str, TrainingDocuments]:
@@ -161,7 +158,7 @@ def encoded(runs: list[Run], outcome: Outcome) -> dict[str, TrainingDocuments]:
     for run in runs:
         data = run.parameters['train_data']
         try:
-            by_data[data] = found[run.name] = by_data[data] if data in by_data else encode_rows(run)
+            by_data[data] = found[run.name] = by_data[data] if data in by_data else encode_rows(run.cfg, run.rows)
         except UserError as error:
             outcome.stopped[run.name] = str(error)
     return found
@@ -242,12 +239,12 @@ def train_first(
     why = unrecorded_reason(cfg.cuda_graphs, base.carrier, replace(layout, memory={}), fused=True)
     plan, now = joint_plan(runs, base.runtime, run_plan, recordable=not why)
     if len(now) < 2:
-        outcome.leave(runs, 'there is no memory for the adapters of two')
+        outcome.leave([run.name for run in runs], 'there is no memory for the adapters of two')
         return []
     why = why or ('' if plan.recorded else 'no memory for a second set of activations, or rows too long')
     seats = table_of(base, now, plan, why)
     if fault := joint_fault(seats):
-        outcome.leave(runs, fault)
+        outcome.leave([run.name for run in runs], fault)
         return []
     print(plan_words(plan, now, layout.budget), *base.how, seats[0].how, sep='\n', flush=True)
     if plan.memory:
@@ -268,14 +265,14 @@ def train_together(cfgs: list[Config]) -> Outcome:
     documents = encoded(runs, outcome)
     runs = [run for run in runs if run.name in documents]
     if len(runs) < 2:
-        outcome.leave(runs, 'there is no other run to train it with')
+        outcome.leave([run.name for run in runs], 'there is no other run to train it with')
         return outcome
     largest = max(runs, key=lambda run: run.cfg.rank)
     longest = max(documents.values(), key=lambda own: max(own.lengths))
     run_plan = plan_training(largest.cfg, runtime, processes, longest.rows)
     base = SharedBase.load(largest.cfg, runtime, run_plan.layout.recomputed)
     if unfit := base.unfit():
-        outcome.leave(runs, unfit)
+        outcome.leave([run.name for run in runs], unfit)
         return outcome
     while runs:
         runs = train_first(runs, base, documents, run_plan, outcome)

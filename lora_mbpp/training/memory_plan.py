@@ -15,7 +15,9 @@ import psutil
 import torch
 
 from ..core.errors import UserError
+from ..models.fused_kernels import fused_kernels_unsupported_reason
 from ..models.lm_head import PIECE_BYTES
+from ..models.runtime import Runtime
 from ..models.shapes import NF4_BYTES, Shape, shape_of
 from .activation_memory import layer_bytes
 
@@ -27,6 +29,12 @@ class Precision:
     dtype: str = 'bfloat16'
     nf4: bool = False
     fused: bool = False
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> 'Precision':
+        "How a runtime holds and computes a model."
+        fused = fused_kernels_unsupported_reason(runtime.device) is None
+        return cls(runtime.dtype, runtime.quantization == 'nf4', fused)
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -17,7 +17,6 @@ import torch
 
 from ..core.config import Config
 from ..core.errors import UserError
-from ..models.fused_kernels import fused_kernels_unsupported_reason
 from ..models.runtime import Runtime
 from ..models.shapes import Shape, config_of
 from lora_mbpp.training.memory_plan import (
@@ -264,8 +263,7 @@ def plan_documents(
     "The plan of a run over these documents on this machine. Raises `UserError` when it cannot fit."
     lengths = [len(row['input_ids']) for row in documents]
     work = Workload(lengths, target_tokens(documents), optimizer_steps(cfg, len(documents)))
-    fused = fused_kernels_unsupported_reason(runtime.device) is None
-    precision = Precision(runtime.dtype, runtime.quantization == 'nf4', fused)
+    precision = Precision.of(runtime)
     return plan_run(cfg, config_of(cfg.model), work, precision, Machine(runtime.device, processes, budget))
 
 

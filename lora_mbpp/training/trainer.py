@@ -202,4 +202,4 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if self.limit.tighten(lengths, step, cause, row_kind(self.model)) == RECOMPUTE_ALL:
-            checkpoint_layers(self.accelerator.unwrap_model(self.model), 10**6)
+            checkpoint_layers(self.model, 10**6)
