@@ -43,6 +43,8 @@ class ForkChild(Child):
 
     def receive(self) -> str:
         self.waiting.begin()
+        if self.unsent:
+            self.give_messages()
         while True:
             if len(self.unread) >= 8:
                 size = int(self.unread[:8], 16)
@@ -84,7 +86,7 @@ class ForkChild(Child):
     def take_replies(self):
         "Read what has arrived. Raises Gone at the end of the line"
         try:
-            chunk = self.line.recv(1 << 20)
+            chunk = self.line.recv(65536)
             if not chunk:
                 raise ConnectionResetError
             self.unread += chunk

@@ -113,12 +113,11 @@ def own_user():
     "Become a user whom nobody else is, so that threads of this process and its children count apart. Raises OSError"
     import ctypes
     import os
-    import sysconfig
 
     empty_bounding_set()
     user, needed = unused_user(), CAP_KILL | CAP_SETUID
     if user and capabilities_held() & needed == needed:
-        library = os.stat(sysconfig.get_path('stdlib')).st_uid
+        library = os.stat(os.__file__).st_uid
         process_control(8, 1)  # PR_SET_KEEPCAPS
         os.setresuid(user, user, user)
         set_capabilities(CAP_SETUID)
@@ -162,13 +161,14 @@ def shared_libraries() -> set:
 def readable_paths() -> tuple:
     "`(files and folders that a candidate may read, folders it may list)`"
     import os
-    import sysconfig
+    import sys
 
-    library = [os.path.realpath(sysconfig.get_path(name)) for name in ('stdlib', 'platstdlib')]
+    extensions = [path for path in sys.path if path.endswith('lib-dynload')]
+    library = sorted({os.path.realpath(os.path.dirname(path)) for path in (os.__file__, *extensions)})
     private = ('site-packages', 'dist-packages', 'test', 'idlelib', '__pycache__' + os.sep)
     entries = {os.path.join(folder, name) for folder in library for name in os.listdir(folder) if name not in private}
     system = {'/usr/share/zoneinfo', '/etc/localtime', '/dev/null', '/dev/urandom'}
-    return sorted(entries | shared_libraries() | system), sorted(set(library))
+    return sorted(entries | shared_libraries() | system), library
 
 # %% ../../nbs/sandbox/isolation.ipynb #18-5db6a795
 def handled_access(version: int) -> tuple:
@@ -290,8 +290,10 @@ def binary_search(cases: list) -> bytes:
         return cases[0][1]
     middle = len(cases) // 2
     low, high = binary_search(cases[:middle]), binary_search(cases[middle:])
-    jump_far = instruction(JUMP, len(low) // 8)  # a comparison skips 255 instructions at most
-    return instruction(JUMP_NOT_LESS, cases[middle][0], 0, 1) + jump_far + low + high
+    first, skipped = cases[middle][0], len(low) // 8
+    if skipped <= 255:
+        return instruction(JUMP_NOT_LESS, first, skipped) + low + high
+    return instruction(JUMP_NOT_LESS, first, 0, 1) + instruction(JUMP, skipped) + low + high
 
 # %% ../../nbs/sandbox/isolation.ipynb #18-630f77bc
 def call_codes(machine: str) -> dict:

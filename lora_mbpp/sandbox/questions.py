@@ -8,6 +8,7 @@ __all__ = ['ASKING', 'BUILTINS', 'Question', 'split_assert', 'split_check', 'que
 # %% ../../nbs/sandbox/questions.ipynb #38-2d80b7e5
 import ast
 import builtins
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -33,23 +34,25 @@ def _literal(node: ast.expr) -> tuple:
         return ()
 
 
-_CALLS = (ast.Call, ast.keyword, ast.Starred)
-_NAMES = (ast.Name, ast.Attribute, ast.Subscript, ast.Slice)
-_LITERALS = (ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.UnaryOp, ast.unaryop)
-ASKING = (*_CALLS, *_NAMES, *_LITERALS, ast.expr_context)
+def _kinds(node: ast.expr) -> list[type]:
+    "The types of an expression's nodes"
+    return list(map(type, ast.walk(node)))
+
+# %% ../../nbs/sandbox/questions.ipynb #13-a6ae8e0g
+_CALLS = {ast.Call, ast.keyword, ast.Starred}
+_NAMES = {ast.Name, ast.Attribute, ast.Subscript, ast.Slice}
+_LITERALS = {ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.UnaryOp, *ast.unaryop.__subclasses__()}
+ASKING = _CALLS | _NAMES | _LITERALS | set(ast.expr_context.__subclasses__())
 
 
-def _only_asks(node: ast.expr) -> bool:
-    "Whether there is nothing but calls, names, items and literals"
-    return all(isinstance(part, ASKING) for part in ast.walk(node))
+def _only_asks(kinds: list[type]) -> bool:
+    "Whether nodes are nothing but calls, names, items and literals"
+    return ASKING.issuperset(kinds)
 
 # %% ../../nbs/sandbox/questions.ipynb #13-a6ae8e12
-def _count_calls(node: ast.expr) -> int:
-    return sum(isinstance(part, ast.Call) for part in ast.walk(node))
-
-
-def _asks_one_thing(node: ast.expr) -> bool:
-    "Whether there is one call, but for calls by name around it that get its result alone"
+def _wrappings(node: ast.expr) -> int:
+    "How many calls by name are around another call and get its result alone"
+    count = 0
     while (
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
@@ -57,41 +60,50 @@ def _asks_one_thing(node: ast.expr) -> bool:
         and not node.keywords
         and isinstance(node.args[0], ast.Call)
     ):
-        node = node.args[0]
-    return _count_calls(node) <= 1
+        node, count = node.args[0], count + 1
+    return count
+
+
+def _asks_one_thing(node: ast.expr) -> bool:
+    "Whether an expression only asks, and with one call but for those around it"
+    kinds = _kinds(node)
+    return _only_asks(kinds) and kinds.count(ast.Call) - _wrappings(node) <= 1
 
 # %% ../../nbs/sandbox/questions.ipynb #13-a6ae8e14
-def _split_comparison(test: str, node: ast.Compare) -> Question | None:
+def _split_comparison(node: ast.Compare, text_of: Callable) -> Question | None:
     "`<expression> == <literal>`, either way round, and `is` with None, True or False"
     if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.Eq, ast.Is)):
         return None
     operator = '==' if isinstance(node.ops[0], ast.Eq) else 'is'
     for asked, known in ((node.left, node.comparators[0]), (node.comparators[0], node.left)):
-        if (expected := _literal(known)) and not _literal(asked) and _only_asks(asked) and _asks_one_thing(asked):
+        if (expected := _literal(known)) and not _literal(asked) and _asks_one_thing(asked):
             if operator == 'is' and not (expected[0] is None or isinstance(expected[0], bool)):
                 return None
-            return Question('value', f'({ast.get_source_segment(test, asked)})', expected[0], operator)
+            return Question('value', f'({text_of(asked)})', expected[0], operator)
 
 # %% ../../nbs/sandbox/questions.ipynb #13-202b9381
 def _is_plain_call(node: ast.expr) -> bool:
     "Whether it is `f(...)` with no other call in it"
     by_name = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    return by_name and _only_asks(node) and _count_calls(node) == 1
+    return by_name and _only_asks(kinds := _kinds(node)) and kinds.count(ast.Call) == 1
 
 
-def split_assert(test: str) -> Question:
-    "The question that `test` asks. Raises SyntaxError if it is not Python"
-    body = parse(test).body
-    if len(body) != 1 or not isinstance(body[0], ast.Assert):
-        return Question('statement', test)
-    node, wanted = body[0].test, True
-    if isinstance(node, ast.Compare) and (question := _split_comparison(test, node)):
+def _split(node: ast.expr, text_of: Callable) -> Question | None:
+    "The question that `assert <node>` asks, None when it does not split. `text_of`: the source of a node"
+    wanted = True
+    if isinstance(node, ast.Compare) and (question := _split_comparison(node, text_of)):
         return question
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         node, wanted = node.operand, False
-    if _is_plain_call(node):
-        return Question('truth', f'({ast.get_source_segment(test, node)})', wanted)
-    return Question('statement', test)
+    return Question('truth', f'({text_of(node)})', wanted) if _is_plain_call(node) else None
+
+# %% ../../nbs/sandbox/questions.ipynb #13-202b9382
+def split_assert(test: str) -> Question:
+    "The question that `test` asks. Raises SyntaxError if it is not Python"
+    body, question = parse(test).body, None
+    if len(body) == 1 and isinstance(body[0], ast.Assert):
+        question = _split(body[0].test, lambda node: ast.get_source_segment(test, node))
+    return question or Question('statement', test)
 
 # %% ../../nbs/sandbox/questions.ipynb #13-b2eb9c0a
 def _does_nothing(node: ast.stmt) -> bool:
@@ -162,9 +174,10 @@ def split_check(test: str) -> list[Question]:
         names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
         if not isinstance(node, ast.Assert) or not names <= BUILTINS | {parameter} or name in BUILTINS:
             return []
-        text = ast.unparse(ast.Assert(_Renamed(parameter, name).visit(node.test)))
-        questions.append(replace(split_assert(text), within=True))
-    return [] if any(question.kind == 'statement' for question in questions) else questions
+        if not (question := _split(_Renamed(parameter, name).visit(node.test), ast.unparse)):
+            return []
+        questions.append(replace(question, within=True))
+    return questions
 
 
 @lru_cache(10_000)
