@@ -26,7 +26,7 @@ from ..generation.completions import complete_prompts
 from ..generation.extraction import extract_code
 from ..models.base_identity import base_identity
 from ..models.runtime import choose_runtime, device_info
-from ..tasks.programs import parsed
+from ..tasks.programs import as_source, parsed
 from ..tasks.prompts import PROTOCOL, render_completion
 
 # %% ../../nbs/evaluation/base_answers.ipynb #bans-name
@@ -115,8 +115,8 @@ def definition_in(text: str, name: str | None) -> str:
         return ''
     nodes = defining_nodes(parsed(code), name)
     written, alone = as_written(code, nodes), ast.Module(body=nodes, type_ignores=[])
-    same = parsed(written) and ast.dump(parsed(written)) == ast.dump(alone)
-    return written if same else ast.unparse(alone)  # several statements in a line
+    text, again = as_source(alone) or '', parsed(written)
+    return written if text and again and as_source(again) == text else text  # several statements in a line
 
 # %% ../../nbs/evaluation/base_answers.ipynb #bans-answered
 def answered_rows(cfg: Config, rows: list[dict]) -> list[dict]:

@@ -14,7 +14,7 @@ from .judging import judge_records
 from .metrics import task_means, wilson
 from ..sandbox.engine import Limits
 from ..sandbox.verdicts import UNJUDGED
-from ..tasks.programs import parsed
+from ..tasks.programs import as_source, parsed
 
 # %% ../../nbs/evaluation/definitions.ipynb #defs-keep
 DEFINITION_NODES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
@@ -41,15 +41,19 @@ def is_docstring(node: ast.stmt) -> bool:
 
 def defining_nodes(tree: ast.Module, wanted: str | None = None) -> list[ast.stmt]:
     "Statements of a program that define something or are used by those; `wanted`: a name whose assignment stays."
-    kept = [node for node in tree.body if only_defines(node)]
-    assigned = [node for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign))]
-    grows = True
-    while grows:
-        read = {wanted}.union(*(names_in(node, ast.Load) for node in kept))
-        more = [node for node in assigned if node not in kept and names_in(node, ast.Store) & read]
-        kept += more
-        grows = bool(more)
-    return [node for node in tree.body if node in kept]
+    kept = {number for number, node in enumerate(tree.body) if only_defines(node)}
+    makers = {}  # of names, by their place
+    for number, node in enumerate(tree.body):
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+            for name in names_in(node, ast.Store):
+                makers.setdefault(name, []).append(number)
+    read = [wanted, *(name for number in kept for name in names_in(tree.body[number], ast.Load))]
+    while read:
+        for number in makers.pop(read.pop(), ()):
+            if number not in kept:
+                kept.add(number)
+                read += names_in(tree.body[number], ast.Load)
+    return [tree.body[number] for number in sorted(kept)]
 
 # %% ../../nbs/evaluation/definitions.ipynb #defs-program
 def definitions_of(code: str, wanted: str | None = None) -> str:
@@ -60,8 +64,8 @@ def definitions_of(code: str, wanted: str | None = None) -> str:
     if tree is None:
         return code
     kept = defining_nodes(tree, wanted)
-    dropped = [node for node in tree.body if node not in kept and not is_docstring(node)]
-    return ast.unparse(ast.Module(body=kept, type_ignores=[])) if dropped else code
+    dropped = [node for node in set(tree.body) - set(kept) if not is_docstring(node)]
+    return (as_source(ast.Module(body=kept, type_ignores=[])) if dropped else None) or code
 
 # %% ../../nbs/evaluation/definitions.ipynb #defs-judge
 def with_definitions(

@@ -12,11 +12,10 @@ __all__ = ['THOUGHT_TAGS', 'THOUGHT_BEGINS', 'THOUGHT_ENDS', 'MARK_WORDS', 'MARK
 import ast
 import re
 import textwrap
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..tasks.programs import STRING_OR_COMMENT, string_end, unbound_names
+from ..tasks.programs import STRING_OR_COMMENT, parse_answer, string_end, unbound_names
 
 # %% ../../nbs/generation/code_blocks.ipynb #blk-thoughts
 THOUGHT_TAGS = 'think|thinking|thought|thoughts|reasoning|reflection|scratchpad|seed:think'
@@ -182,14 +181,10 @@ def idle(tree: ast.Module, free: set[str]) -> list[ast.stmt]:
 
 def error_line(code: str) -> int | None:
     "Number, from 0, of the line where `code` stops being Python, or a sentence begins; None: nowhere."
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        try:
-            tree = ast.parse(code)
-        except SyntaxError as error:
-            return (error.lineno or 1) - 1
-        except (ValueError, RecursionError, MemoryError):
-            return 0
+    try:
+        tree = parse_answer(code)
+    except SyntaxError as error:
+        return (error.lineno or 1) - 1
     return next((node.lineno - 1 for node in idle(tree, unbound_names(code))), None)
 
 # %% ../../nbs/generation/code_blocks.ipynb #blk-run

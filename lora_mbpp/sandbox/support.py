@@ -10,21 +10,20 @@ __all__ = ['FILES', 'NEEDS', 'WRITING', 'EXPECTING', 'parse', 'imported', 'dotte
 import ast
 import sys
 import threading
+from collections.abc import Callable
 
 # %% ../../nbs/sandbox/support.ipynb #sup-parse
 _PARSING = threading.Lock()
 
 
-def parse(source: str) -> ast.Module:
-    "The tree of a text. Raises SyntaxError for whatever cannot be parsed"
+def parse(source: str, reader: Callable = ast.parse) -> object:
+    "The tree of a text, or what another `reader` makes of it. Raises SyntaxError for whatever cannot be parsed"
     for _ in range(5):
         try:
             with _PARSING:
-                return ast.parse(source)
+                return reader(source)
         except SystemError:
             continue
-        except SyntaxError as error:
-            raise SyntaxError(str(error)) from None
         except (ValueError, RecursionError, MemoryError) as error:
             raise SyntaxError(f'{type(error).__name__}: {error}') from None
     raise SyntaxError('the parser gave up')

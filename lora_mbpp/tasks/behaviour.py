@@ -28,7 +28,7 @@ from ..sandbox.judge import open_pool
 from ..sandbox.verdicts import Raised, understand
 from .normal_form import definitions
 from .probe import in_one_order, length_places, one_is_word, same_value
-from .programs import defined_names, parsed
+from .programs import as_source, defined_names, parsed
 
 # %% ../../nbs/tasks/behaviour.ipynb #behav-inputs
 MOST_INPUTS = 10
@@ -259,8 +259,8 @@ def runnable(code: str) -> str | None:
     if not tree or not any(isinstance(node, (ast.FunctionDef, ast.Lambda)) for node in ast.walk(tree)):
         return None
     try:
-        return ast.unparse(ast.fix_missing_locations(definitions(tree)))
-    except RecursionError:
+        return as_source(definitions(tree))
+    except (SyntaxError, ValueError, RecursionError):  # as in a normal form
         return None
 
 # %% ../../nbs/tasks/behaviour.ipynb #behav-like

@@ -13,14 +13,14 @@ import re
 import symtable
 from functools import lru_cache
 
-from .programs import parsed
+from .programs import as_source, parse_answer, parsed
 from .scopes import DEFINING, IMPORT_STATEMENTS, bound_by, renamed
 
 # %% ../../nbs/tasks/normal_form.ipynb #nform-free
 def free_names(statements: list[ast.stmt]) -> set[str]:
     "Names that functions and classes among these statements take from the top level of their program."
     text = ast.unparse(ast.fix_missing_locations(ast.Module(statements, [])))
-    names, tables = set(), symtable.symtable(text, '', 'exec').get_children()
+    names, tables = set(), parse_answer(text, lambda text: symtable.symtable(text, '', 'exec')).get_children()
     while tables:
         table = tables.pop()
         tables += table.get_children()
@@ -223,6 +223,6 @@ def normal_form(code: str) -> str | None:
         return None
     try:
         canonical = Canonical().visit(renamed(definitions(tree)))
-        return ast.unparse(renamed(canonical)) or None
-    except RecursionError:  # nested too deeply for a visitor
+        return as_source(renamed(canonical)) or None
+    except (SyntaxError, ValueError, RecursionError):  # no names can be told; a number too long; nested too deeply
         return None
