@@ -96,7 +96,7 @@ CANCEL_SECONDS = 5
 
 
 class RayExecutor(Executor):
-    "Each call is a Ray task on whichever node has room, in its own process; one whose worker or node dies is repeated."
+    "Each call is a Ray task on whichever node has room; one whose worker or node dies is repeated."
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class RayExecutor(Executor):
             raise
         # GPUs of the cluster, or its nodes where none has a GPU
         self.devices = int(sum(node.get('GPU', 0) for node in self.nodes)) or len(self.nodes)
-        self.task = ray.remote(max_calls=1)(result_or_error)
+        self.task = ray.remote(result_or_error)
 
     def check_nodes(self, address: str | None, most: int) -> None:
         "Raise `UserError` when no node has a core, or enough GPUs for the largest call."
