@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -13,15 +14,17 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaConfig, Qwen2Config, Qwen2ForCausalLM
 
+from lora_mbpp.cli import main
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json
 from lora_mbpp.models.tiny import tiny_tokenizer
 from lora_mbpp.train import train
-from lora_mbpp.training.launch import check_gpu_memory
+from lora_mbpp.training.launch import cause_of_death, check_gpu_memory
 from lora_mbpp.training.memory_plan import Precision
 from lora_mbpp.training.rows import share_of
 from lora_mbpp.training.time_plan import Machine, Workload, plan_run
+from lora_mbpp.training.trainer import PackedTrainer
 
 pytestmark = pytest.mark.skipif(os.name == 'nt', reason='torchrun wants libuv on Windows')
 NUMBERS = dict(preset='test', source='starter', rank=4, max_steps=30, effective_batch=5, checkpoint_every=2)
@@ -38,12 +41,19 @@ def torchrun(processes):
     return [*launcher, '--nproc-per-node', str(processes), '--master-port', port]
 
 
-def command(place, processes, name, **given):
-    """`torchrun ... -m lora_mbpp.cli train`, and the folder of its adapter."""
-    options = {**NUMBERS, 'data_dir': place / 'data', 'artifacts_dir': place / name, **given}
-    words = [part for k, v in options.items() for part in ('--' + k.replace('_', '-'), str(v))]
-    folder = place / name / 'checkpoints' / f"test-r{options['rank']}-s0"
-    return [*torchrun(processes), '-m', 'lora_mbpp.cli', 'train', *words], folder
+def parameters(place, name, **more):
+    """Those of a run below `place`, under a name."""
+    return {**NUMBERS, 'data_dir': str(place / 'data'), 'artifacts_dir': str(place / name), **more}
+
+
+def arguments(*given, **more):
+    """`train` with parameters, as it is typed."""
+    options = parameters(*given, **more).items()
+    return ['train', *(part for name, value in options for part in ('--' + name.replace('_', '-'), str(value)))]
+
+
+def adapter_of(place, name):
+    return place / name / 'checkpoints' / 'test-r4-s0'
 
 
 def finished(run, **settings):
@@ -73,45 +83,54 @@ def losses(place, name):
 def one(tmp_path_factory):
     """The folder with the run of one process, under the name `one`."""
     place = tmp_path_factory.mktemp('processes')
-    finished(command(place, 1, 'one')[0])
+    train(resolve(**parameters(place, 'one')))
     return place
 
 
-def check_same(place, name, folder):
+def check_same(place, name):
     """Thirty steps, a last batch of one document in each epoch among them: fewer than processes."""
     assert losses(place, name) == pytest.approx(losses(place, 'one'), abs=1e-5)
-    ours = load_file(folder / 'adapter_model.safetensors')
-    theirs = load_file(place / 'one' / 'checkpoints' / 'test-r4-s0' / 'adapter_model.safetensors')
+    ours, theirs = (load_file(adapter_of(place, one) / 'adapter_model.safetensors') for one in (name, 'one'))
     assert all(torch.allclose(ours[n], theirs[n], atol=1e-5) for n in theirs)
     assert train_info(place, name)['order'] == train_info(place, 'one')['order']
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(one):
-    run, folder = command(one, 2, 'two')
-    done = finished(run)
-    assert '2 processes;' in done.stdout and done.stdout.count('steps, ') == 2 and done.stdout.count('adapter in') == 1
-    check_same(one, 'two', folder)
-
-
-@pytest.mark.slow
 def test_two_processes_that_share_the_weights_are_one(one):
     """Each holds half of every layer; rows so short that one process has more of them than the other in most steps."""
-    run, folder = command(one, 2, 'shared', sharding='full', row_tokens=1, recomputed_layers=1)
-    done = finished(run)
+    words = arguments(one, 'shared', sharding='full', row_tokens=1, recomputed_layers=1)
+    done = finished([*torchrun(2), '-m', 'lora_mbpp.cli', *words])
     assert 'base weights shared among 2 processes (FSDP2)' in done.stdout
-    check_same(one, 'shared', folder)
+    check_same(one, 'shared')
     whole, shared = (train_info(one, name) for name in ('one', 'shared'))
     assert whole['parameters'] == shared['parameters']
     assert whole['val_nll'][-1]['nll'] == pytest.approx(shared['val_nll'][-1]['nll'], abs=1e-5)
 
 
+@pytest.fixture(scope='module')
+def halves(tmp_path_factory):
+    """What `halves.py` says of two processes, each with half of every weight, and of the error that ended them."""
+    sizes = dict(vocab_size=259, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4)
+    folder = tmp_path_factory.mktemp('halves')
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(Qwen2Config(**sizes, num_key_value_heads=2, tie_word_embeddings=True))
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    names = ['none', 'nf4', 'packed'] if find_spec('bitsandbytes') else ['none']
+    run = [*torchrun(2), str(Path(__file__).with_name('halves.py')), str(folder), *names]
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    done = subprocess.run(run, capture_output=True, text=True, timeout=300, env=env)
+    return done.stdout.splitlines(), done.stderr[-3000:]
+
+
 @pytest.mark.slow
-def test_packed_weights_are_shared():
-    """NF4: each of two processes holds half of the bytes; the gradients are those of whole weights."""
-    pytest.importorskip('bitsandbytes', reason='bitsandbytes is not installed: pip install -e ".[cuda]"')
-    script = Path(__file__).with_name('packed_halves.py')
-    finished([*torchrun(2), str(script)], env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)})
+@pytest.mark.parametrize('name', ['none', 'nf4', 'packed'])
+def test_two_halves_are_the_whole(halves, name):
+    """Weights read layer by layer, in NF4, and packed ones of a model that was loaded."""
+    if name != 'none':
+        pytest.importorskip('bitsandbytes', reason='bitsandbytes is not installed: pip install -e ".[cuda]"')
+    lines, error = halves
+    assert f'{name}: the same' in lines, error
 
 
 def plan_for(lengths, targets):
@@ -140,22 +159,46 @@ def test_unequal_gpus_and_weights_that_nobody_shares():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('before, after', [(2, 1), (1, 2)])
-def test_a_killed_run_goes_on_with_another_number(one, before, after):
-    """The two processes share the weights, the one has them whole."""
-    name = f'from{before}to{after}'
-    run, folder = command(one, before, name, **({'sharding': 'full'} if before == 2 else {}))
+def test_a_killed_run_of_two_processes_goes_on_in_one(one):
+    """The two share the weights, the one has them whole."""
+    run = [*torchrun(2), '-m', 'lora_mbpp.cli', *arguments(one, 'fewer', sharding='full')]
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(120, process, lambda: list(folder.glob(CHECKPOINTS)))
+    wait_for(120, process, lambda: list(adapter_of(one, 'fewer').glob(CHECKPOINTS)))
     launcher = psutil.Process(process.pid)
     for member in [launcher, *launcher.children(recursive=True)]:  # its workers have groups of their own
         member.kill()
     process.wait()
-    assert list(folder.glob(CHECKPOINTS)), 'the run ended before it could be killed'
-    run, folder = command(one, after, name, **({'sharding': 'full'} if after == 2 else {}))
-    done = finished(run)
+    assert list(adapter_of(one, 'fewer').glob(CHECKPOINTS)), 'the run ended before it could be killed'
+    done = finished([*torchrun(1), '-m', 'lora_mbpp.cli', *arguments(one, 'fewer')])
     assert 'continuing from' in done.stdout
-    check_same(one, name, folder)
+    check_same(one, 'fewer')
+
+
+@pytest.mark.slow
+def test_a_stopped_run_of_one_process_goes_on_in_two_from_a_notebook(one, capsys, monkeypatch):
+    """The two share the weights. `gpus` starts the launcher; what a process says is heard."""
+    step = PackedTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(PackedTrainer, 'training_step', interrupted)
+        train(resolve(**parameters(one, 'more')))
+    capsys.readouterr()
+    metrics = train(resolve(**parameters(one, 'more', gpus=2, sharding='full')))
+    said = capsys.readouterr().out
+    assert '2 processes;' in said and 'continuing from' in said and metrics['run_info']['rank'] == 4
+    check_same(one, 'more')
+
+
+def test_a_mistake_in_a_process_is_its_own_sentence(one, capsys):
+    """What a process prints, between the launcher's own lines."""
+    assert main(arguments(one, 'one', lr=0.1)) == 2
+    said = ['W1127 torch/distributed/run.py\n', *capsys.readouterr().err.splitlines(keepends=True), 'exitcode: 2\n']
+    assert 'exists with other parameters (lr 0.001 -> 0.1)' in cause_of_death(said, 2, 1)
 
 
 def test_shares_are_even_and_complete():
@@ -167,23 +210,11 @@ def test_shares_are_even_and_complete():
 
 
 @pytest.mark.slow
-def test_from_a_notebook(one, capsys):
-    """`gpus` starts the same launcher; what a process says is heard, and a mistake is its own sentence."""
-    given = {**NUMBERS, 'data_dir': str(one / 'data'), 'artifacts_dir': str(one / 'launched'), 'gpus': 2}
-    metrics = train(resolve(**given))
-    assert '2 processes;' in capsys.readouterr().out and metrics['run_info']['rank'] == 4
-    check_same(one, 'launched', one / 'launched' / 'checkpoints' / 'test-r4-s0')
-    assert 'exists with other parameters (lr 0.001 -> 0.1)' in complaint(train, resolve(**given, lr=0.1))
-
-
-@pytest.mark.slow
-def test_a_killed_process_ends_the_run_in_a_sentence(one):
-    """Within a minute, nothing of it is left, and the same command continues."""
-    given = {**NUMBERS, 'data_dir': one / 'data', 'artifacts_dir': one / 'hit', 'gpus': 2}
-    words = [part for k, v in given.items() for part in ('--' + k.replace('_', '-'), str(v))]
-    run = [sys.executable, '-m', 'lora_mbpp.cli', 'train', *words]
+def test_a_killed_process_ends_the_run_in_a_sentence(one, capsys):
+    """Within a minute, nothing of it is left, and the same run continues, each process with all weights."""
+    run = [sys.executable, '-m', 'lora_mbpp.cli', *arguments(one, 'hit', gpus=2)]
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert wait_for(120, process, lambda: list(one.glob(f'hit/checkpoints/*/{CHECKPOINTS}')))
+    assert wait_for(120, process, lambda: list(adapter_of(one, 'hit').glob(CHECKPOINTS)))
     family = psutil.Process(process.pid).children(recursive=True)
     workers = [one for one in family if one.environ().get('LOCAL_RANK') == '1']
     workers[0].kill()
@@ -192,38 +223,23 @@ def test_a_killed_process_ends_the_run_in_a_sentence(one):
     assert time.time() - started < 60 and process.returncode == 2
     assert 'processes (local rank 1) was killed by SIGKILL' in said.splitlines()[-1]
     assert not psutil.wait_procs(family, timeout=5)[1]
-    done = finished(run)
-    assert 'continuing from' in done.stdout and 'destroy_process_group' not in done.stderr
-    check_same(one, 'hit', one / 'hit' / 'checkpoints' / 'test-r4-s0')
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('quantization', ['none', 'nf4'])
-def test_weights_read_layer_by_layer_are_those_of_a_load(tmp_path, quantization):
-    """Two processes: bytes, gradients and counts are those of one that loads the model whole."""
-    if quantization == 'nf4':
-        pytest.importorskip('bitsandbytes', reason='bitsandbytes is not installed: pip install -e ".[cuda]"')
-    sizes = dict(vocab_size=259, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4)
-    torch.manual_seed(0)
-    model = Qwen2ForCausalLM(Qwen2Config(**sizes, num_key_value_heads=2, tie_word_embeddings=True))
-    model.save_pretrained(tmp_path)
-    tiny_tokenizer().save_pretrained(tmp_path)
-    script = Path(__file__).with_name('streamed_halves.py')
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
-    finished([*torchrun(2), str(script), str(tmp_path), quantization], env=env)
+    train(resolve(**parameters(one, 'hit', gpus=2)))
+    said = capsys.readouterr().out
+    assert 'continuing from' in said and 'destroy_process_group' not in said
+    assert said.count('steps, ') == 2 and said.count('adapter in') == 1
+    check_same(one, 'hit')
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='other systems do not tell a process of the death of its parent')
 def test_the_launcher_does_not_outlive_who_started_it(one):
     """As when a notebook's kernel is killed."""
-    given = {**NUMBERS, 'data_dir': str(one / 'data'), 'artifacts_dir': str(one / 'orphan'), 'gpus': 2}
-    given['max_steps'] = 4000
+    given = parameters(one, 'orphan', gpus=2, max_steps=4000)
     imports = 'from lora_mbpp.core.config import resolve; from lora_mbpp.train import train'
     program = f'{imports}; train(resolve(**{given!r}))'
     run = [sys.executable, '-c', program]
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(120, process, lambda: list(one.glob(f'orphan/checkpoints/*/{CHECKPOINTS}')))
+    wait_for(120, process, lambda: list(adapter_of(one, 'orphan').glob(CHECKPOINTS)))
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 3, 'the run ended before its parent could be killed'
     process.kill()

@@ -1,4 +1,6 @@
-"""Run by torchrun in two processes with a folder: the weights of its model, read by layer, are those of a load."""
+"""Run by torchrun in two processes, each with half of every weight: bytes and gradients are those of whole weights.
+
+The arguments are the folder of a model and what to look at; one line a thing that holds, an error ends all."""
 
 import sys
 import tempfile
@@ -6,19 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
 from torch.distributed.tensor import DTensor
 
 from lora_mbpp.core.config import resolve
+from lora_mbpp.models.attention import set_attention
 from lora_mbpp.models.compat import is_4bit, weight_count
-from lora_mbpp.models.lm_head import completion_loss
+from lora_mbpp.models.lm_head import completion_loss, detach_lm_head
 from lora_mbpp.models.loading import load_model, parameter_counts
+from lora_mbpp.models.lora_layers import fuse_lora_layers
 from lora_mbpp.models.packing import packed_row
+from lora_mbpp.models.recomputation import checkpoint_layers
 from lora_mbpp.models.runtime import Runtime
-from lora_mbpp.models.tiny import tiny_tokenizer
+from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
 from lora_mbpp.training.launch import end_processes, processes_of
 from lora_mbpp.training.memory_plan import Layout
 from lora_mbpp.training.monitor import TrainingMonitor
 from lora_mbpp.training.setup import TrainerParts, load_prepared, make_trainer, prepare_model
+from lora_mbpp.training.sharding import shard_base
+
+NF4 = dict(quant_type='nf4', compress_statistics=True)
 
 
 def same_weights(whole, shared):
@@ -47,8 +57,8 @@ def trained_losses(cfg, runtime, model, weight_shards):
     return [entry['loss'] for entry in trainer.state.log_history if 'loss' in entry]
 
 
-def main(folder, quantization):
-    processes = processes_of('cpu')
+def check_streamed(folder, quantization):
+    """Weights read layer by layer are those of a load."""
     cfg = resolve('test', model=folder, rank=4, quantization='none', dtype='float32')
     runtime = Runtime('cpu', 'float32', quantization, 'CPU', '')
     shared, how = load_prepared(cfg, runtime, Layout(512, 0, {}, 1.0, weight_shards=2))
@@ -71,6 +81,51 @@ def main(folder, quantization):
     losses = {name: trained_losses(cfg, runtime, model, weight_shards) for name, model, weight_shards in pairs}
     assert len(losses['shared']) == 3 and losses['shared'] == losses['whole'], losses
     assert all(torch.equal(p, dict(shared.named_parameters())[name]) for name, p in trained.items())
+
+
+def nf4_model():
+    """A random model in NF4 with a random adapter, set up to train."""
+    import bitsandbytes as bnb  # not everywhere
+
+    torch.manual_seed(0)
+    base = tiny_model()
+    for name, linear in [(n, m) for n, m in base.named_modules() if isinstance(m, nn.Linear) and n != 'lm_head']:
+        sizes = (linear.in_features, linear.out_features)
+        packed = bnb.nn.Linear4bit(*sizes, bias=False, compute_dtype=torch.float32, **NF4)
+        packed.weight = bnb.nn.Params4bit(linear.weight.data.clone(), requires_grad=False, **NF4).to('cpu')
+        base.set_submodule(name, packed)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules='all-linear', init_lora_weights=False)).train()
+    assert fuse_lora_layers(model) == 14
+    set_attention(model, 'by document')
+    detach_lm_head(model)
+    return model
+
+
+def check_packed():
+    """NF4: each process holds half of the bytes; gradients are those of whole weights."""
+    row, labels = packed_row([[5, 6, 7, 8], [9, 10, 11]]), torch.tensor([-100, -100, 7, 8, -100, 10, 11])
+    whole, shared = nf4_model(), nf4_model()
+    shard_base(shared, 'cpu')
+    for model in (whole, shared):
+        checkpoint_layers(model, 1)
+        for _ in range(2):
+            model.zero_grad()
+            completion_loss(model, row, labels).backward()
+    found = {n: p.grad for n, p in shared.named_parameters() if p.grad is not None}
+    weight = shared.get_base_model().get_decoder().layers[0].mlp.up_proj.base_layer.weight
+    assert weight.dtype == torch.bfloat16  # two bytes of four weights each
+    assert weight.to_local().numel() * 2 == weight.numel() == 16 * 32 // 4
+    assert len(found) == 28
+    assert all(torch.equal(p.grad, found[n]) for n, p in whole.named_parameters() if p.grad is not None)
+    assert parameter_counts(shared) == (2048, 10880)
+
+
+def main(folder, *names):
+    processes = processes_of('cpu')
+    for name in names:
+        check_packed() if name == 'packed' else check_streamed(folder, name)
+        if processes.is_main_process:
+            print(f'{name}: the same', flush=True)
     end_processes(processes)
 
 
