@@ -1,6 +1,7 @@
 """The sweep on the random model: all reports, nothing left to do, one more rank, a failure that stays alone."""
 
 import json
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,9 @@ from lora_mbpp.core.config import resolve
 from lora_mbpp.core.files import read_json, write_json
 from lora_mbpp.experiments import scheduling
 from lora_mbpp.experiments.reports import ReportFolders, ReportStep
-from lora_mbpp.experiments.scheduling import ReportScheduler
+from lora_mbpp.experiments.scheduling import ReportScheduler, process_pool
 from lora_mbpp.experiments.study import Study, best_rates, search_steps, study_steps
+from lora_mbpp.experiments.warm_kernels import copies_are_safe
 
 TOGETHER = '--together', 'true'
 
@@ -108,6 +110,17 @@ def test_report_is_rebuilt(place):
 
 @in_order
 @pytest.mark.slow
+def test_a_base_that_defines_nothing_fails_alone(place, capsys):
+    """The random model answers itself: the format control says why it cannot be, the ranks are compared."""
+    assert run(place, '--ranks', '2', '--controls', 'format') == 1
+    said = capsys.readouterr().out
+    assert 'no form to learn' in said and 'NLL, r=2 against base' in said
+    assert 'of controls are missing: format r=2 s0' in said
+    assert (place / 'artifacts' / 'metrics' / 'test-r2-s0.json').exists()
+
+
+@in_order
+@pytest.mark.slow
 def test_a_search_over_learning_rates_two_at_a_time(place, tmp_path, capsys):
     """Two rates are tried with the first seed; the better one's run is kept and evaluated, the base is measured twice.
     Two jobs make the numbers that one after the other makes, in the order the steps allow, the analysis last."""
@@ -180,6 +193,17 @@ def test_refuses_to_run_under_in_test(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('IN_TEST', '1')
     assert run(tmp_path, '--ranks', '2') == 2
     assert 'IN_TEST is set' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_workers_of_all_pools_are_copies_with_the_environment_of_today(monkeypatch):
+    found = []
+    for said in ('first', 'second'):
+        monkeypatch.setenv('SAID_LATER', said)
+        with process_pool(1) as pool:
+            assert pool.submit(os.getenv, 'SAID_LATER').result() == said
+            found.append(pool.submit(os.getppid).result())
+    assert found[0] == found[1] and (found[0] == os.getpid()) != copies_are_safe()
 
 
 def run_fakes(monkeypatch, tmp_path, fake, names, **options):
