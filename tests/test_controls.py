@@ -251,7 +251,7 @@ def place(tmp_path_factory):
 def sweep(place, *extra):
     """Exit status of a sweep on the random model, whose base has answered already: by itself it defines nothing."""
     folders = [part for name in ('data', 'artifacts', 'reports') for part in (f'--{name}-dir', str(place / name))]
-    return main(['sweep', '--preset', 'test', '--ranks', '2', '--jobs', '2', *folders, *extra])
+    return main(['sweep', '--preset', 'test', '--ranks', '2', *folders, *extra])
 
 
 @in_order
@@ -289,17 +289,6 @@ def test_a_sweep_with_controls_has_nothing_left_to_do(place, capsys, monkeypatch
     assert sweep(place, '--controls', ','.join(CONTROLS)) == 0
     said = capsys.readouterr().out
     assert said.count('done already') == 3 + 2 + 2 * 5 and 'answers of the base to' not in said
-
-
-@in_order
-@pytest.mark.slow
-def test_a_base_that_defines_nothing_fails_alone(tmp_path, capsys, monkeypatch):
-    """The random model answers itself: the format control says why it cannot be, the ranks are compared."""
-    monkeypatch.delenv('IN_TEST', raising=False)
-    assert sweep(tmp_path, '--controls', 'format') == 1
-    said = capsys.readouterr().out
-    assert 'no form to learn' in said and '04_analysis: finished' in said
-    assert (tmp_path / 'artifacts' / 'metrics' / 'test-r2-s0.json').exists()
 
 
 # what a report says

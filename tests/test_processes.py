@@ -1,7 +1,6 @@
 """One run over several processes (gloo on the CPU): the numbers of one process, restarts on another number of them."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -33,12 +32,8 @@ CHECKPOINTS = 'checkpoints/checkpoint-*/whole.json'
 
 
 def torchrun(processes):
-    """The launcher's command, on a port that is free."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
-    launcher = [sys.executable, '-m', 'torch.distributed.run']
-    return [*launcher, '--nproc-per-node', str(processes), '--master-port', port]
+    """The launcher's command, on a port that it finds free."""
+    return [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
 
 
 def parameters(place, name, **more):
@@ -162,8 +157,10 @@ def test_unequal_gpus_and_weights_that_nobody_shares():
 def test_a_killed_run_of_two_processes_goes_on_in_one(one):
     """The two share the weights, the one has them whole."""
     run = [*torchrun(2), '-m', 'lora_mbpp.cli', *arguments(one, 'fewer', sharding='full')]
-    process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(120, process, lambda: list(adapter_of(one, 'fewer').glob(CHECKPOINTS)))
+    with open(one / 'said', 'w+', encoding='utf-8') as said:
+        process = subprocess.Popen(run, stdout=said, stderr=said)
+        found = wait_for(120, process, lambda: list(adapter_of(one, 'fewer').glob(CHECKPOINTS)))
+        assert found and process.poll() is None, (one / 'said').read_text()
     launcher = psutil.Process(process.pid)
     for member in [launcher, *launcher.children(recursive=True)]:  # its workers have groups of their own
         member.kill()
