@@ -375,7 +375,6 @@ def together_rates(watches: list) -> dict:
 
 def measure_together(job: dict, rows: list) -> dict:
     "Several runs of this engine at once, each with the order of its seed, in this process"
-    import torch
 
     from lora_mbpp.experiments.together import SharedBase, joint_plan, table_of
     from lora_mbpp.models.loading import load_tokenizer
@@ -395,22 +394,23 @@ def measure_together(job: dict, rows: list) -> dict:
     plan, runs = joint_plan(runs, runtime, run_plan, not why)
     seats = table_of(base, runs, plan, why or ('' if plan.recorded else 'no memory'))
     parity, watches = joint_parity(seats, rows[:8]), [paced(seat) for seat in seats]
-    norms, folder = [], Path(tempfile.mkdtemp())
+    norms, folder, monitors = [], Path(tempfile.mkdtemp()), [TrainingMonitor(tok, []) for _ in runs]
 
-    def work(run, seat, watch):
-        parts = TrainerParts(seat.model, tok, rows, TrainingMonitor(tok, []), folder / run.name, layout, seat)
+    def work(run, seat, watch, monitor):
+        parts = TrainerParts(seat.model, tok, rows, monitor, folder / run.name, layout, seat)
         trainer = make_trainer(run.cfg, runtime, parts)
         trainer.add_callback(watch)
         trainer.args.save_strategy = 'no'
         trainer.train()
         norms.extend(entry['grad_norm'] for entry in trainer.state.log_history if 'grad_norm' in entry)
 
-    works = [lambda own=own: work(*own) for own in zip(runs, seats, watches)]
+    works = [lambda own=own: work(*own) for own in zip(runs, seats, watches, monitors)]
     prepared = time.perf_counter() - started
     for error in in_lockstep(seats[0].table, seats, works):
         if error:
             raise error
-    peak = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else peak_memory_gb() * 1e9
+    # each run's monitor forgets the peak so far where it begins and ends
+    peak = max(peak_memory_gb(), *[monitor.peak.gb for monitor in monitors]) * 1e9
     return {
         'how': [*base.how, seats[0].how],
         'runs': len(runs),

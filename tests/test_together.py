@@ -88,9 +88,21 @@ def test_runs_together_are_the_runs_alone(study):
     assert len({info_of(cfg)['order'] for cfg, _ in pairs}) == 2
 
 
+def test_one_kernel_moves_an_adapter_as_many_do(study):
+    """AdamW over the adapter in one piece, together and alone: the curves and the adapter of the plain optimizer."""
+    cfgs = [study('fused', rank=r, optimizer='adamw_torch_fused') for r in (2, 8)]
+    alone, plain = study('alone', rank=2, optimizer='adamw_torch_fused'), study('plain', rank=2)
+    train_together(cfgs)
+    train(alone)
+    train(plain)
+    assert_same(cfgs[0], alone)
+    assert_same(alone, plain)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('begun', ['alone', 'together'])
-def test_a_stopped_run_continues_the_other_way(study, begun, monkeypatch):
+@pytest.mark.parametrize('optimizer', ['adamw_torch', 'adamw_torch_fused'])
+def test_a_stopped_run_continues_the_other_way(study, begun, optimizer, monkeypatch):
     """Begun alone and continued together, or the other way round: the run that was never stopped."""
     step = PackedTrainer.training_step
 
@@ -99,7 +111,7 @@ def test_a_stopped_run_continues_the_other_way(study, begun, monkeypatch):
             raise KeyboardInterrupt
         return step(self, *args, **kwargs)
 
-    cfgs, whole = [study('stopped', rank=r) for r in (2, 8)], [study('whole', rank=r) for r in (2, 8)]
+    cfgs, whole = ([study(folder, rank=r, optimizer=optimizer) for r in (2, 8)] for folder in ('stopped', 'whole'))
     with monkeypatch.context() as patch:
         patch.setattr(PackedTrainer, 'training_step', interrupted)
         for start in [lambda: train_together(cfgs)] if begun == 'together' else [lambda: train(cfgs[0])]:
@@ -155,7 +167,7 @@ def test_out_of_memory_is_survived(study, monkeypatch, times, capsys):
 
     def starved(self, runs):
         if 6 <= next(count) < 6 + times:
-            next(iter(self.joint.layers.values()))[0].lora_A['default'].weight.grad.add_(1)  # half of a step is done
+            self.joint.adapters[0].gradients.add_(1)  # half of a step is done
             raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate')
         return groups(self, runs)
 
@@ -196,7 +208,7 @@ def test_a_quantised_base_is_shared():
     for p in (p for model in models for p in model.parameters() if p.requires_grad):
         p.data.copy_(torch.randn_like(p) / 10)
     table = Table(JointModel(carrier, models), at_once=2)
-    seats = [Seat(model, table, []) for model in models]
+    seats = [Seat(model, table, run, []) for run, model in enumerate(models)]
     documents = [([5, 6, 7, 8, 9], [-100, 6, 7, 8, 9]), ([9, 8, 7], [-100, -100, 7])]
     asked = {run: (documents[: 1 + run], torch.tensor(0.5)) for run in (0, 1)}
     found = step_of(seats, lambda: [loss for _, loss in sorted(table.losses(asked).items())])

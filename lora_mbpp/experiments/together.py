@@ -121,7 +121,8 @@ def table_of(base: SharedBase, runs: list[Run], plan: JointPlan, unrecorded: str
     "Seats at one table for these runs, in their order, with a model each."
     models = [prepare_model(run.cfg, base.runtime, copy_sharing_weights(base.model))[0] for run in runs]
     table = Table(JointModel(base.carrier, models), plan.at_once, unrecorded)
-    return [Seat(model, table, [o.name for o in runs if o is not run]) for model, run in zip(models, runs)]
+    names = [run.name for run in runs]
+    return [Seat(model, table, i, names[:i] + names[i + 1 :]) for i, model in enumerate(models)]
 
 # %% ../../nbs/experiments/together.ipynb #tog-fault
 def step_of(seats: list[Seat], compute) -> torch.Tensor:
@@ -129,7 +130,7 @@ def step_of(seats: list[Seat], compute) -> torch.Tensor:
     for seat in seats:
         seat.begin_step()
     losses = compute()
-    norms = [torch.nn.utils.get_total_norm(seat.gradients) for seat in seats]
+    norms = [seat.whole.norm() for seat in seats]
     return torch.stack([torch.stack([loss.float(), norm]) for loss, norm in zip(losses, norms)]).cpu()
 
 

@@ -10,22 +10,29 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ..models.flat_adapter import FlatAdapter
+
 # %% ../../nbs/training/gradients.ipynb #gradients-class
 class StepGradients:
     "The gradients of a model's trainable parameters, one after the other in one tensor, where they stay."
 
-    def __init__(self, model: nn.Module):
-        self.model = model
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        sizes = [p.numel() for p in self.parameters]
-        self.whole = torch.zeros(sum(sizes), dtype=self.parameters[0].dtype, device=self.parameters[0].device)
-        self.gradients = [part.view_as(p) for part, p in zip(self.whole.split(sizes), self.parameters)]
+    def __init__(self, model: nn.Module, adapter: FlatAdapter | None = None):
+        "`adapter`: the model's adapter in one piece, where it is already."
+        self.model, self.adapter = model, adapter or FlatAdapter(model)
+        self.parameters, self.whole = self.adapter.parameters, self.adapter.gradients
+        self.gradients = self.adapter.parts(self.whole)
 
     def begin_step(self) -> None:
         "No gradients, where autograd will add the step's."
         self.whole.zero_()
         for parameter, gradient in zip(self.parameters, self.gradients):
             parameter.grad = gradient
+
+    def clip(self, most: float) -> torch.Tensor:
+        "The norm of all gradients; they are scaled down to a norm of `most` where it is larger."
+        norm = self.whole.norm()
+        self.whole *= (most / (norm + 1e-6)).clamp(max=1.0)
+        return norm
 
     def average(self) -> None:
         "Let every process have the mean of what all of them have; all of them must call it."
@@ -35,7 +42,5 @@ class StepGradients:
     @torch.no_grad()
     def start_alike(self) -> None:
         "Let every process have the parameters of the first; all of them must call it."
-        values = torch.cat([p.flatten() for p in self.parameters])
-        dist.broadcast(values, 0)
-        for parameter, part in zip(self.parameters, values.split([p.numel() for p in self.parameters])):
-            parameter.copy_(part.view_as(parameter))
+        self.adapter.check()
+        dist.broadcast(self.adapter.values, 0)

@@ -29,21 +29,7 @@ NOT_FINITE = (
 
 
 class FiniteCheck(TrainerCallback):
-    "Stops a run with a `UserError` at the first gradient or loss that is not finite."
-
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
-        "Find the parameters that are trained once: the card waits while thousands of modules are asked."
-        self.trained = [p for p in model.parameters() if p.requires_grad]
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        "Look at the norm of all gradients."
-        if args.fp16:
-            return
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
-        if not norm.isfinite():
-            raise UserError(
-                NOT_FINITE.format(what='gradient', step=state.global_step + 1, lower=args.learning_rate / 3)
-            )
+    "Stops a run with a `UserError` at the first loss that is not finite; its trainer looks at the gradients."
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         "Look at the loss."

@@ -117,7 +117,7 @@ def device_arguments(runtime: Runtime, fused_lora: bool) -> dict:
         'bf16': on_cuda and runtime.dtype == 'bfloat16' and not fused_lora,
         'fp16': runtime.dtype == 'float16',
         'use_cpu': runtime.device == 'cpu',
-        'dataloader_pin_memory': on_cuda,
+        'dataloader_pin_memory': False,
     }
     if runtime.device == 'cpu' and torch.distributed.is_initialized():
         arguments['ddp_backend'] = 'gloo'

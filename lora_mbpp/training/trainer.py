@@ -12,7 +12,6 @@ from functools import partial
 import torch
 from peft.optimizers import create_loraplus_optimizer
 from torch import nn
-from torch.nn.utils import clip_grad_norm_
 from trl import SFTTrainer
 
 from ..core.errors import UserError
@@ -21,7 +20,9 @@ from ..models.packing import row_size, shares
 from ..models.proof import row_kind
 from ..models.recomputation import checkpoint_layers
 from .checkpoints import WholeCheckpoints
+from .flat_adamw import FlatAdamW
 from .gradients import StepGradients
+from .monitor import NOT_FINITE
 from .recorded_rows import RowRecorder
 from .rows import Place, documents_of, process_rows, share_of, targets_of
 from .sharding import SharedWeights
@@ -93,15 +94,21 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
             self.gradients.start_alike()
 
     def get_train_dataloader(self):
-        "Every process reads every step whole."
+        "Every process reads every step whole, and leaves it in the computer's memory, where rows are laid out."
         loader = super().get_train_dataloader()
+        loader.device = None
         sampler = getattr(loader, 'batch_sampler', None)
         if hasattr(sampler, 'num_processes'):
             sampler.num_processes, sampler.process_index, sampler.even_batches = 1, 0, False
         return loader
 
     def create_optimizer(self, *args, **kwargs):
-        "LoRA+'s optimizer where `lr_ratio` is set."
+        "LoRA+'s optimizer where `lr_ratio` is set, torch's fused AdamW over the adapter in one piece."
+        if not self.lr_ratio and self.args.optim == 'adamw_torch_fused' and not self.args.weight_decay:
+            betas = self.args.adam_beta1, self.args.adam_beta2
+            settings = dict(lr=self.args.learning_rate, betas=betas, eps=self.args.adam_epsilon)
+            self.optimizer = self.optimizer or FlatAdamW(self.gradients.adapter, **settings)
+            return self.optimizer
         if not self.lr_ratio:
             return super().create_optimizer(*args, **kwargs)
         if self.optimizer is None:
@@ -181,9 +188,13 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         return 0
 
     def _clip_grad_norm(self, model):
-        "The norm of the gradients, clipped; of the adapter alone, since the rest has none."
+        "The norm of the adapter's gradients, clipped. Raises `UserError` where it is not finite."
         self.accelerator.unscale_gradients()
-        return clip_grad_norm_(self.gradients.parameters, self.args.max_grad_norm, foreach=True)
+        norm = self.gradients.clip(self.args.max_grad_norm)
+        if not self.args.fp16 and not norm.isfinite():  # a scaler leaves such steps out itself
+            step, lower = self.state.global_step + 1, self.args.learning_rate / 3
+            raise UserError(NOT_FINITE.format(what='gradient', step=step, lower=lower))
+        return norm
 
     def make_room(self, model, lengths: list[int], cause: str) -> None:
         "After running out of memory: drop the step's gradients and tighten the limit. Raises `UserError`."
