@@ -434,9 +434,11 @@ def measure(job: dict) -> dict:
         import unsloth  # noqa: F401  first: it patches transformers and TRL
     import torch
 
-    from lora_mbpp.models.runtime import peak_memory_gb
+    from lora_mbpp.models.runtime import let_segments_grow, peak_memory_gb
     from lora_mbpp.training.memory_plan import hold_to
 
+    if job['way'] == 'engine':
+        let_segments_grow()  # as `train` does
     on_cuda = torch.cuda.is_available()
     rows = json.loads(Path(job['rows']).read_text())
     if job['budget'] and on_cuda:

@@ -24,7 +24,7 @@ from ..models.joint_lora import JointModel, copy_sharing_weights
 from ..models.loading import load_model
 from ..models.proof import probe_documents, row_kind
 from ..models.recomputation import checkpoint_layers
-from ..models.runtime import Runtime, choose_runtime
+from ..models.runtime import Runtime, choose_runtime, let_segments_grow
 from ..models.shapes import config_of
 from ..train import Run, build, encode_rows, fit, plan_training, prepare_run, record
 from ..training.launch import processes_of
@@ -260,6 +260,7 @@ def train_together(cfgs: list[Config]) -> Outcome:
     """Train adapters of one base together, and record each as `train` does.
 
     Finished runs are left as they are, killed ones continued, what cannot be trained with others is not begun."""
+    let_segments_grow()
     runtime, outcome = choose_runtime(cfgs[0]), Outcome()
     processes = processes_of(runtime.device)
     runs = chosen_runs(cfgs, runtime, processes, outcome)

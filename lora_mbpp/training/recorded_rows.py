@@ -208,10 +208,11 @@ class Recordings:
         row = self.rows[whose, shape]
         row.fill(parts, weights)
         self.seen[whose, shape] += 1
-        if self.seen[whose, shape] == 1:
-            row.compute()
-        elif row.graph or self.record(row):
+        first = self.seen[whose, shape] == 1
+        if row.graph or (not first or self.pool) and self.record(row, excused=first):
             row.graph.replay()
+        elif first:
+            row.compute()
         else:
             return self.unrecorded(parts, weights)
         return row.losses.clone()
@@ -225,8 +226,10 @@ class Recordings:
         self.joint.bring_back()
         return losses
 
-    def record(self, row: StaticRow) -> bool:
-        "Record the pass over a shape; False, and a sentence, when it cannot be. Raises `torch.OutOfMemoryError`."
+    def record(self, row: StaticRow, excused: bool = False) -> bool:
+        """Record the pass over a shape; False, and a sentence unless `excused`, when it cannot be.
+
+        Raises `torch.OutOfMemoryError`."""
         try:
             graph = torch.cuda.CUDAGraph()
             recording = torch.cuda.graph(graph, pool=self.pool, capture_error_mode='thread_local')
@@ -235,6 +238,8 @@ class Recordings:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # what cannot be recorded fails in many ways
+            if excused:
+                return False
             self.fault = str(error).splitlines()[0]
             print(f'steps are not recorded from here on, slower ({self.fault})', flush=True)
             return False
