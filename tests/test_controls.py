@@ -440,6 +440,30 @@ def test_a_rate_that_is_too_high_is_told():
     assert 'rises again during training, by up to 0.060 nats (r=1 s0, r=1 s1, r=1 s2)' in said and '--lr' in said
 
 
+@pytest.mark.parametrize(
+    ('rates', 'end', 'beyond'),
+    [
+        ((1e-4, 1e-3), 'highest', 'above'),
+        ((1e-3, 1e-2), 'lowest', 'below'),
+        ((1e-4, 1e-3, 1e-2), None, None),
+        ((), None, None),
+    ],
+)
+@pytest.mark.parametrize('control', ['', 'full'])
+def test_a_rate_at_the_end_of_its_search_is_told(tmp_path, control, rates, end, beyond):
+    """Runs at 1e-3, and a search over `rates` for the lowest rank or the anchor."""
+    study, beside = made_up(['full'])
+    one = beside[0] if control else study[1]
+    for lr in rates:
+        info = {**one['run_info'], 'run': f'searched-{lr}', 'seed': 100}
+        info['parameters'] = {**info['parameters'], 'lr': lr}
+        written(tmp_path, [{'run_info': info, 'train_info': one['train_info']}])
+    said = cautions(find(written(tmp_path, [*study, *beside]), 'starter', study))
+    name = 'Full r=256' if control else 'R=1'
+    told = [f'{name} has the {end} of 2 learning rates tried (0.001): its best may lie {beyond}.'] if end else []
+    assert [line for line in said if 'learning rates tried' in line] == told
+
+
 @pytest.mark.parametrize(('curve', 'warned'), [((0.66, 0.5), False), ((0.66, 0.5, 0.505), False), ((0.5, 0.6), True)])
 def test_a_training_warns_of_a_rise(curve, warned):
     assert bool(rise_sentence([{'nll': nll} for nll in curve])) == warned and rise_sentence([]) == ''

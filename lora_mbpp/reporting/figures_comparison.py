@@ -82,6 +82,7 @@ def figure_forest(comparisons: pd.DataFrame) -> Figure:
             draw_comparison(ax, y, row, 100 if points else 1)
         ax.axvline(0, color='black', lw=0.8, ls=':')
         widen(ax, 'points' if points else 'nats', 'x')
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.set(yticks=range(len(rows)), yticklabels=[f'{b} against {a}' for a, b in zip(rows.a, rows.b)])
         ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f'difference of {endpoint} ({unit})')
         ax.set_title(f'{endpoint} {family}: {verdict_counts(rows)}')

@@ -17,7 +17,7 @@ from .control_sentences import control_sentences, form_sentence, part_sentence
 from .controls import control_table, counterpart, gain_of, load_controls, place_of
 from .importance import importance_sentence, importance_table
 from .plain_answer import plain_answer, rank_sentence
-from .rate_check import rate_warning
+from .rate_check import at_the_edge, rate_warning, rates_tried
 from .sentences import finding, trend_sentence
 from .tables import rate_table
 
@@ -37,7 +37,7 @@ class Findings:
     beside: pd.DataFrame = field(default_factory=pd.DataFrame)
     # of `importance_table`
     importance: pd.DataFrame = field(default_factory=pd.DataFrame)
-    # sentences on controls that are missing or were left out
+    # sentences on controls that are missing or were left out, and on rates at the end of their search
     gaps: list[str] = field(default_factory=list)
 
 # %% ../../nbs/reporting/findings.ipynb #fnd-gaps
@@ -67,6 +67,7 @@ def find(
     "All that a study found."
     controls, left_out = load_controls(folder, preset, runs)
     gaps = left_out + missing_controls(read_plan(folder, preset), controls)
+    gaps += at_the_edge(rates_tried(folder, preset), runs + controls)
     if len(runs) < 2:
         return Findings(runs, repeated, gaps=gaps)
     comparisons = comparison_table(runs, repeated, margins)
