@@ -24,9 +24,9 @@ IN_ONE_WORKER = ('test_processes', 'test_sandbox')
 
 
 def pytest_xdist_auto_num_workers(config) -> int:
-    """A worker for each core, four at most; files and tests that are named on the command line run in this process."""
+    """One more than cores, as some tests wait, four at most; what the command line names runs in this process."""
     named = any('::' in argument or argument.endswith('.py') for argument in config.args)
-    return 0 if named else min(os.cpu_count() or 1, 4)
+    return 0 if named else min((os.cpu_count() or 1) + 1, 4)
 
 
 def pytest_collection_modifyitems(items):

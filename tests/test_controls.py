@@ -30,6 +30,7 @@ from lora_mbpp.training.model_card import card_facts, card_text
 from lora_mbpp.training.monitor import rise_sentence
 
 in_order = pytest.mark.xdist_group('controls')
+of_one_report = pytest.mark.xdist_group('reported')  # they share what is found, in one process
 
 
 def rows_of(*answers, source='mbpp'):
@@ -326,6 +327,7 @@ def reported(tmp_path_factory):
     return tuple(find(folder, 'starter', *comparable_study(folder, 'starter')) for folder in (alone, both))
 
 
+@of_one_report
 def test_ranks_are_the_same_to_the_last_digit_with_controls_and_without(reported):
     alone, both = reported
     assert alone.runs == both.runs and not alone.controls and len(both.controls) == 18
@@ -342,6 +344,7 @@ def test_controls_do_not_count_as_a_search(tmp_path):
     assert not rates_were_searched(written(tmp_path, [*study, *beside]), 'starter')
 
 
+@of_one_report
 def test_every_control_is_compared_with_base_and_study(reported):
     table = reported[1].beside
     pairs = {(row.a, row.b) for row in table.itertuples()}
@@ -354,6 +357,7 @@ def test_every_control_is_compared_with_base_and_study(reported):
     assert form['p adjusted'] >= form.p
 
 
+@of_one_report
 def test_the_answer_comes_in_its_order(reported):
     told = ordered_answer(reported[1])
     assert tuple(told) == QUESTIONS
@@ -372,6 +376,7 @@ def test_the_answer_comes_in_its_order(reported):
     assert 'Not run' not in more and not cautions(reported[1])
 
 
+@of_one_report
 def test_without_controls_half_a_sentence_says_so(reported):
     told = ordered_answer(reported[0])
     assert 'No control was run, so how much of this is form is not known' in told[QUESTIONS[0]][-1]
