@@ -104,14 +104,27 @@ def is_alive(process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
+def three_nodes(tries=2):
+    """A cluster of three nodes; a machine that is busy, or reads Ray for the first time, may be too slow for the first
+    try."""
+    from ray.cluster_utils import Cluster
+
+    node = {'num_cpus': 1, 'include_log_monitor': False}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, 'include_dashboard': False})
+    try:
+        return cluster, [cluster.add_node(**node) for _ in range(2)]
+    except Exception:
+        cluster.shutdown()
+        if tries == 1:
+            raise
+    return three_nodes(tries - 1)
+
+
 def three_nodes_lose_one(log, command):
     """Status and output of `command(address)` on a cluster of three nodes, one of which dies while it makes a report;
     and the processes that died."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False})
+    cluster, (doomed, _) = three_nodes()
     try:
-        doomed, _ = [cluster.add_node(num_cpus=1) for _ in range(2)]
         with open(log, 'w+') as file:
             process = subprocess.Popen(command(cluster.address), stdout=file, stderr=subprocess.STDOUT)
             deadline, busy = time.time() + 300, []
@@ -119,7 +132,7 @@ def three_nodes_lose_one(log, command):
                 time.sleep(0.1)
                 busy = busy_kernels(doomed)
             cluster.remove_node(doomed, allow_graceful=False)
-            process.wait(1200)  # two busy cores have taken eleven minutes
+            process.wait(1200)
             file.seek(0)
             return process.returncode, file.read(), busy
     finally:
