@@ -812,3 +812,56 @@ def test_a_list_is_judged_longest_first_and_numbered_as_given():
 def test_ctypes_is_there():
     """The programs above need it; where it is missing they would fail for the wrong reason."""
     assert ctypes.CDLL(None).getpid() == os.getpid()
+
+
+# ---- programs that say more than they are asked ----
+
+LINE = """
+import sys
+def line():
+    frame = sys._getframe()
+    while 'channel' not in frame.f_locals:
+        frame = frame.f_back
+    return frame.f_locals['channel']
+def add(a, b):
+    to = line()
+"""
+RESULT = 'done ["graph",0,["tuple",["int","0x17"],1],["tuple"]]'  # a call's result, 23, as a worker tells a tester
+FLOODS = {
+    'replies': f"{LINE}    while True: to.send('done null' + ' ' * 2_000_000)",
+    'replies that a tester takes': f"{LINE}    while True: to.send({RESULT!r} + ' ' * 2_000_000)",
+    'small replies': f"{LINE}    while True: to.send('done null')",
+    'a reply without end': LINE
+    + """
+    stream, piece = (to.writer, b'x' * 10**6) if hasattr(to, 'writer') else (to.replies, 'x' * 10**6)
+    if hasattr(to, 'writer'): stream.write(b'03000000')
+    while True:
+        stream.write(piece)
+        stream.flush()
+""",
+    'objects': f"{LINE}    while True: to.send('done [' + '{{}},' * 1_300_000 + 'null]')",
+    'prints': 'def add(a, b):\n    while True: print("x" * 1_000_000)',
+    'prints without line ends': 'def add(a, b):\n    while True: print("x" * 1_000_000, end="", flush=True)',
+}
+SLOW_TEST = 'x = add(20, 3)\nn = 0\nwhile n < 3_000_000: n += 1\nassert x == 23'  # goes on while the candidate floods
+GROWTH = """
+import json, resource, sys
+from lora_mbpp.sandbox.engine import Limits
+from lora_mbpp.sandbox.judge import judge
+programs, test, engine = json.load(sys.stdin)
+limits, found = Limits(cpu_s=2, wall_s=20, memory_mb=512), []
+judge('def add(a, b): return a + b', [test], engine=engine)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for name, program in programs.items():
+    judge(program, [test], limits=limits, engine=engine)
+    found.append((name, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024))
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize('test', [pytest.param(TESTS[0], id='split'), pytest.param(SLOW_TEST, id='whole')])
+def test_a_flood_does_not_fill_the_memory_of_the_judge(engine, test):
+    asked = json.dumps([FLOODS, test, engine])
+    run = subprocess.run([sys.executable, '-c', GROWTH], input=asked, capture_output=True, text=True)
+    grown = json.loads(run.stdout.splitlines()[-1])
+    assert [name for name, _ in grown] == list(FLOODS) and grown[-1][1] < 100, grown  # MiB until then

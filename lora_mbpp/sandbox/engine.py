@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IDLE_S', 'SAMPLE_S', 'DEFAULT_LIMITS', 'FLOOD', 'WORKER', 'PROCESS', 'PREFIX', 'cpu_clock', 'sees_idling', 'Limits',
-           'Ending', 'ending_of', 'has_work', 'IdleClock', 'Gone', 'Child', 'has_input', 'module_text', 'program_text',
-           'compiled', 'bare_environment', 'interpreter', 'bare_interpreter', 'hold', 'is_abandoned',
+           'Ending', 'ending_of', 'has_work', 'IdleClock', 'Gone', 'Child', 'has_input', 'Listener', 'module_text',
+           'program_text', 'compiled', 'bare_environment', 'interpreter', 'bare_interpreter', 'hold', 'is_abandoned',
            'remove_abandoned', 'EngineError', 'Engine']
 
 # %% ../../nbs/sandbox/engine.ipynb #33-19d7e3b0
@@ -15,6 +15,7 @@ import inspect
 import marshal
 import math
 import os
+import queue
 import re
 import select
 import shutil
@@ -211,6 +212,40 @@ def has_input(descriptor: int, seconds: float = 0) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(1000 * seconds))
+
+# %% ../../nbs/sandbox/engine.ipynb #19-listener2
+class Listener:
+    "Reads a channel in a thread, one message when it is asked for"
+
+    def __init__(self, channel):
+        self.channel, self.asking = channel, False
+        self.asked, self.heard = queue.SimpleQueue(), queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+
+    def take(self, seconds: float) -> str:
+        "The next message. Raises queue.Empty when none comes in time, Gone at the end, ValueError for nonsense"
+        if not self.asking:
+            self.asking = True
+            self.asked.put(True)
+        message = self.heard.get(timeout=seconds)
+        if isinstance(message, Exception):
+            self.heard.put(message)  # there is no more to come, however often we ask
+            raise message
+        self.asking = False
+        return message
+
+    def _listen(self):
+        try:
+            while self.asked.get():
+                self.heard.put(self.channel.receive())
+        except (EOFError, OSError):
+            self.heard.put(Gone())
+        except ValueError as error:
+            self.heard.put(error)
+
+    def leave(self):
+        "Have the thread end, once the channel has ended"
+        self.asked.put(False)
 
 # %% ../../nbs/sandbox/engine.ipynb #19-f687b9a2
 WORKER = ('values', 'remotes', 'surroundings', 'proxy', 'tester', 'worker')

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from contextlib import suppress
 
-from .engine import Child, Ending, Engine, Gone, Limits, bare_interpreter, has_input
+from .engine import Child, Ending, Engine, Gone, Limits, Listener, bare_interpreter, has_input
 from .share import tasks_each
 from .windows_job import assign_to_job, close_job, cpu_seconds_used, job_object, terminate_job
 from .worker import Channel
@@ -30,10 +30,9 @@ class PipeChild(Child):
         super().__init__(limits)
         self.process, self.job = process, job
         self.lock, self.listening = threading.Lock(), threading.Lock()
-        self.outbox, self.inbox = queue.SimpleQueue(), queue.SimpleQueue()
-        self.threads = [
-            threading.Thread(target=target, daemon=True) for target in (self._write, self._read, self._listen)
-        ]
+        self.outbox, self.replies = queue.SimpleQueue(), Listener(Channel(process.stdout, None))
+        others = [threading.Thread(target=target, daemon=True) for target in (self._write, self._listen)]
+        self.threads = [self.replies.thread, *others]
         try:
             for thread in self.threads:
                 thread.start()
@@ -47,12 +46,15 @@ class PipeChild(Child):
 
     def receive(self) -> str:
         self.waiting.begin()
-        message = None
+        self.replies.channel.cap, message = self.cap, None
         while message is None:
-            with suppress(queue.Empty):
-                message = self.inbox.get(timeout=self.remaining())
-        if isinstance(message, Exception):
-            raise message
+            try:
+                message = self.replies.take(self.remaining())
+            except queue.Empty:
+                pass
+            except Gone:
+                self.silent = not self.ended_by
+                raise
         if self.due:
             self.due -= 1
         return message
@@ -62,18 +64,6 @@ class PipeChild(Child):
         with suppress(OSError, ValueError):
             for message in iter(self.outbox.get, None):
                 channel.send(message)
-
-    def _read(self):
-        channel = Channel(self.process.stdout, None)
-        try:
-            while True:
-                channel.cap = self.cap
-                self.inbox.put(channel.receive())
-        except (EOFError, OSError):
-            self.silent = True
-            self.inbox.put(Gone())
-        except ValueError as error:
-            self.inbox.put(error)
 
     def _listen(self):
         with suppress(OSError, ValueError):
@@ -121,6 +111,7 @@ class PipeChild(Child):
         "End the worker, collect its status and its CPU seconds, and close the pipes"
         status, cpu_seconds = collect(self) if hasattr(os, 'wait4') else collect_on_windows(self)
         self.outbox.put(None)
+        self.replies.leave()
         for thread in self.threads:
             thread.join(2)  # longer only if something that escaped us still holds the pipe
         if not any(thread.is_alive() for thread in self.threads):

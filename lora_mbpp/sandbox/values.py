@@ -422,7 +422,8 @@ def parse_graph(text: bytes | str, most: int = MOST_PARTS) -> tuple:
     "Root and nodes of a text. Raises ValueError, TypeError or RecursionError when it has another form"
     import json
 
-    if text.count(b'[' if isinstance(text, bytes) else '[') > most:
+    opening = (b'[', b'{') if isinstance(text, bytes) else ('[', '{')  # of which honest texts have the first alone
+    if sum(map(text.count, opening)) > most:
         raise ValueError(f'more than {most:,} parts')
     tree = json.loads(text)
     if tree is None or _of(tree, list)[0] != 'graph':

@@ -27,6 +27,7 @@ from lora_mbpp.sandbox.engine import (
     EngineError,
     Gone,
     Limits,
+    Listener,
     interpreter,
     module_text,
     program_text,
@@ -93,9 +94,8 @@ class WasmHost:
             stderr=subprocess.PIPE,
         )
         self.channel = Channel(self.process.stdout, self.process.stdin)
-        self.inbox, self.once = queue.SimpleQueue(), threading.Lock()
-        self.thread = threading.Thread(target=self._read, daemon=True)
-        self.thread.start()
+        self.replies, self.once = Listener(self.channel), threading.Lock()
+        self.replies.thread.start()
         try:
             self.receive(120)
         except (Gone, queue.Empty):
@@ -107,16 +107,7 @@ class WasmHost:
 
     def receive(self, seconds: float) -> str:
         "The next message of the host. Raises Gone at its end, queue.Empty when none comes in time"
-        message = self.inbox.get(timeout=seconds)
-        if message is None:
-            raise Gone
-        return message
-
-    def _read(self):
-        with suppress(EOFError, OSError, ValueError):
-            while True:
-                self.inbox.put(self.channel.receive())
-        self.inbox.put(None)
+        return self.replies.take(seconds)
 
     def close(self):
         "End the process and remove its folder; harmless when done before"
@@ -125,7 +116,8 @@ class WasmHost:
         with self.once:
             if self.process.stderr.closed:
                 return
-            self.thread.join(5)
+            self.replies.leave()
+            self.replies.thread.join(5)
             with self.process.stderr:
                 self.said = self.process.stderr.read().decode('utf-8', 'replace')[-300:]
             for stream in (self.process.stdin, self.process.stdout):
@@ -147,7 +139,8 @@ class WasmChild(Child):
     ):
         super().__init__(limits)
         self.engine, self.host = engine, host
-        self.lines, self.unread, self.ending = deque(), b'', None
+        self.lines, self.unread, self.ending = deque(), bytearray(), None
+        self.done = False  # whether what it says is of no interest any more
         waits = messages is None or one_by_one
         bounds = (int(limits.cpu_s * FUEL_PER_SECOND), limits.memory_mb * 2**20, int(1000 * limits.wall_seconds))
         host.send(encode_value((*bounds, [] if waits else messages, waits), 64_000_000))
@@ -179,10 +172,12 @@ class WasmChild(Child):
             self.keep(data)
         if word == 'ended':
             self.ending = data.decode('utf-8', 'replace')
-        if word != 'said':
+        if word != 'said' or self.done:
             return
-        *lines, self.unread = (self.unread + data).split(b'\n')
-        self.lines += [line.decode('utf-8', 'replace') for line in lines]
+        self.unread += data
+        if b'\n' in data:
+            *lines, self.unread = self.unread.split(b'\n')
+            self.lines += [line.decode('utf-8', 'replace') for line in lines]
         if len(self.unread) > self.cap:
             self.end('output')
 
@@ -196,6 +191,7 @@ class WasmChild(Child):
 
     def finish(self) -> Ending:
         "Let the worker come to its end, or end it"
+        self.done = True
         with suppress(OSError):
             self.host.send('end')
         grace = time.monotonic() + 2

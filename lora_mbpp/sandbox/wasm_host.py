@@ -216,7 +216,8 @@ def host_workers(path: str):
 
     def say(word, data):
         with lock:
-            channel.send(word + ' ' + bytes(data).hex())
+            for start in range(0, max(1, len(data)), 1 << 20):
+                channel.send(word + ' ' + bytes(data[start : start + (1 << 20)]).hex())
 
     factory = eryx.SandboxFactory.load(path)
     say('ready', b'')
