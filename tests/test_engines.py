@@ -861,7 +861,9 @@ print(json.dumps(found))
 
 @pytest.mark.parametrize('test', [pytest.param(TESTS[0], id='split'), pytest.param(SLOW_TEST, id='whole')])
 def test_a_flood_does_not_fill_the_memory_of_the_judge(engine, test):
-    asked = json.dumps([FLOODS, test, engine])
+    few = ('replies that a tester takes', 'a reply without end', 'prints')  # where everything takes ten times as long
+    floods = {name: program for name, program in FLOODS.items() if engine != 'wasm' or name in few}
+    asked = json.dumps([floods, test, engine])
     run = subprocess.run([sys.executable, '-c', GROWTH], input=asked, capture_output=True, text=True)
     grown = json.loads(run.stdout.splitlines()[-1])
-    assert [name for name, _ in grown] == list(FLOODS) and grown[-1][1] < 100, grown  # MiB until then
+    assert [name for name, _ in grown] == list(floods) and grown[-1][1] < 100, grown  # MiB until then
