@@ -427,7 +427,7 @@ def add_sweep_options(command: argparse.ArgumentParser) -> None:
         default='auto',
         choices=('auto', 'true', 'false'),
         help='train the runs of the study together, on one loaded base in one process a card '
-        '(default: auto, on a GPU for a base of at most two billion weights)',
+        '(default: auto, which leaves each run to its report)',
     )
     command.add_argument(
         '--verbose', action='store_true', help='also print what the notebooks print (default: one line a step)'
