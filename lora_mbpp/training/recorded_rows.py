@@ -73,7 +73,7 @@ class RowShape:
         each, rest = divmod((self.tokens - sum(found)) // ALIGNED, self.runs)
         return [n + ALIGNED * (each + (run < rest)) for run, n in enumerate(found)]
 
-# %% ../../nbs/training/recorded_rows.ipynb #recorded-row
+# %% ../../nbs/training/recorded_rows.ipynb #recorded-values
 def filled(values: np.ndarray, length: int, filler: int) -> np.ndarray:
     "Values, filled up to a length."
     return np.concatenate([values, np.full(length - len(values), filler)])
@@ -102,7 +102,7 @@ class PartValues:
         padded = filled(ids, tokens, 0), np.concatenate([positions, rest]), np.append(ends, tokens)
         return cls(*padded, answers - 1, labels[answers])
 
-
+# %% ../../nbs/training/recorded_rows.ipynb #recorded-row
 class StaticRow:
     "Memory for the rows of one shape, and the pass over what lies there."
 

@@ -204,9 +204,6 @@ class JointPlan:
     memory: dict
 
 
-RECORDED = 1.6  # times what a row keeps: recordings of several shapes share their memory, but not all of it
-
-
 def adapter_bytes(model: PlannedModel, ranks: list[int], at_once: int) -> float:
     "Of adapters of these ranks with their gradients and Adam's moments, and of what copies them beside each other."
     ranks, beside = sorted(ranks), 0
@@ -215,6 +212,9 @@ def adapter_bytes(model: PlannedModel, ranks: list[int], at_once: int) -> float:
         rank = round_up(group[-1], 8)
         beside += len(group) * rank * (model.itemsize + 4) + sum(4 * rank + 8 * own for own in set(group))
     return model.shape.per_rank * (16 * sum(ranks) + beside)
+
+# %% ../../nbs/training/together.ipynb #together-memory-joint
+RECORDED = 1.6  # times what a row keeps: recordings of several shapes share their memory, but not all of it
 
 
 def joint_memory(model: PlannedModel, layout: Layout, ranks: list[int], at_once: int, recorded: bool) -> dict:
