@@ -261,6 +261,7 @@ class Contender:
         from datasets import Dataset
         from trl import SFTConfig, SFTTrainer
 
+        from lora_mbpp.training.memory_plan import with_recordings
         from lora_mbpp.training.monitor import TrainingMonitor
         from lora_mbpp.training.setup import TrainerParts
 
@@ -269,6 +270,8 @@ class Contender:
             parts = TrainerParts(self.model, self.tok, rows, monitor, self.folder, self.layout)
             cfg = replace(self.cfg, max_steps=steps, effective_batch=batch)
             trainer = engine_trainer(cfg, self.runtime, parts, watch)
+            if trainer.recorder:
+                self.figures['forecast_gib'] = round(with_recordings(self.layout.memory)['total'], 2)
         else:
             trainer = SFTTrainer(
                 model=self.model,

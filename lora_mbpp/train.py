@@ -8,7 +8,7 @@ __all__ = ['rows_made_of', 'read_rows', 'Run', 'prepare_run', 'plan_training', '
 
 # %% ../nbs/02_train.ipynb #02-796e6e8f
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from accelerate import PartialState
@@ -42,7 +42,7 @@ from .training.checkpoints import whole_checkpoint
 from .training.control_rows import quarter, scrambled
 from .training.identity import check_identity, identity
 from .training.launch import end_processes, launch, least_budget, only_first_speaks, processes_of
-from .training.memory_plan import hold_to, memory_budget
+from .training.memory_plan import hold_to, memory_budget, with_recordings
 from .training.merge import merge_adapter
 from .training.model_card import training_data, write_card
 from .training.monitor import TrainingMonitor, batch_order, history, rise_sentence
@@ -150,7 +150,10 @@ def build(
         model.pissa_start = pissa_start(model, run.folder / 'start')
     monitor = TrainingMonitor(tok, [(row['prompt'], row['completion']) for row in run.validation])
     parts = TrainerParts(model, tok, documents.rows, monitor, run.folder, run_plan.layout, seat)
-    return Session(documents, run_plan, make_trainer(cfg, runtime, parts), monitor, how, seat.together if seat else {})
+    trainer, layout = make_trainer(cfg, runtime, parts), run_plan.layout
+    if trainer.recorder and layout.memory and not seat:
+        run_plan = replace(run_plan, layout=replace(layout, memory=with_recordings(layout.memory)))
+    return Session(documents, run_plan, trainer, monitor, how, seat.together if seat else {})
 
 # %% ../nbs/02_train.ipynb #train-fit
 def fit(trainer: PackedTrainer, folder: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from trl import SFTTrainer
 
+from lora_mbpp import train as stage
 from lora_mbpp.cli import main
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import complaint
@@ -25,12 +27,13 @@ from lora_mbpp.models.loading import load_model
 from lora_mbpp.models.packing import packed_row
 from lora_mbpp.models.runtime import choose_runtime
 from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
-from lora_mbpp.train import read_rows, train
+from lora_mbpp.train import Run, read_rows, train
 from lora_mbpp.training.memory_plan import Layout
 from lora_mbpp.training.monitor import TrainingMonitor
 from lora_mbpp.training.recipe import lora_config, lora_scale
 from lora_mbpp.training.rows import collate, rows_of, training_rows
 from lora_mbpp.training.setup import TrainerParts, make_trainer, prepare_model
+from lora_mbpp.training.time_plan import RunPlan
 from lora_mbpp.training.trainer import PackedTrainer
 
 
@@ -415,3 +418,16 @@ def test_the_adapter_of_a_quantised_base_stays_in_float32(tiny):
     make_trainer(cfg, runtime, TrainerParts(model, tok, encoded, TrainingMonitor(tok, []), folder, layout))
     assert before and all(torch.equal(p, before[n]) for n, p in model.named_parameters() if n in before)
     assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+
+
+def test_the_forecast_of_recorded_rows_has_room_for_recordings(tmp_path, monkeypatch):
+    """A run whose rows are recorded is forecast with half of its activations more; others as planned."""
+    cfg = resolve('test', source='starter', artifacts_dir=str(tmp_path), data_dir=str(tmp_path / 'data'))
+    memory = {'weights': 1.0, 'activations': 2.0, 'total': 4.0}
+    layout = Layout(row_tokens=800, recomputed=0, memory=memory, budget=9.0)
+    run_plan = RunPlan(2, layout, 3, 100, 50, None, None)
+    run = Run(cfg, [], [], {}, False)
+    for recorder, total in ((None, 4.0), (object(), 4.0 + 1.04)):
+        monkeypatch.setattr(stage, 'make_trainer', lambda *args, r=recorder: SimpleNamespace(recorder=r))
+        session = stage.build(run, choose_runtime(cfg), SimpleNamespace(tok=None, rows=[]), run_plan, (None, []))
+        assert session.run_plan.layout.memory['total'] == pytest.approx(total)
