@@ -104,14 +104,14 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
 
     def create_optimizer(self, *args, **kwargs):
         "LoRA+'s optimizer where `lr_ratio` is set, torch's fused AdamW over the adapter in one piece."
-        if not self.lr_ratio and self.args.optim == 'adamw_torch_fused' and not self.args.weight_decay:
+        flat = self.args.optim == 'adamw_torch_fused' and not self.args.weight_decay
+        if not self.lr_ratio and not flat:
+            return super().create_optimizer(*args, **kwargs)
+        if self.optimizer is None and not self.lr_ratio:
             betas = self.args.adam_beta1, self.args.adam_beta2
             settings = dict(lr=self.args.learning_rate, betas=betas, eps=self.args.adam_epsilon)
-            self.optimizer = self.optimizer or FlatAdamW(self.gradients.adapter, **settings)
-            return self.optimizer
-        if not self.lr_ratio:
-            return super().create_optimizer(*args, **kwargs)
-        if self.optimizer is None:
+            self.optimizer = FlatAdamW(self.gradients.adapter, **settings)
+        elif self.optimizer is None:
             self.optimizer = create_loraplus_optimizer(
                 self.model,
                 torch.optim.AdamW,
