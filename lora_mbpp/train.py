@@ -189,6 +189,8 @@ def train_info(cfg: Config, session: Session) -> dict:
         'target_tokens': round(target_tokens(session.documents.rows) * epochs),
         'seconds': round(seconds, 1),
         'tokens_per_second': round(tokens / seconds, 1),
+        'validation_seconds': round(session.monitor.validating, 1),
+        'checkpoint_seconds': round(trainer.pace.total, 1),
         'trainable_parameters': trainable,
         'parameters': total - trainable,
         'alpha': alpha,

@@ -19,8 +19,8 @@ NOTEBOOKS = sorted(
     if not path.name.startswith(('out_', '.', '_')) and '.ipynb_checkpoints' not in path.parts
 )
 
-# Files whose tests stay in one worker: they share a run that takes long, or look at all processes of a worker.
-IN_ONE_WORKER = ('test_processes', 'test_sandbox')
+# Files whose tests stay in one worker, since they share runs that take long.
+IN_ONE_WORKER = ('test_processes',)
 
 
 def pytest_xdist_auto_num_workers(config) -> int:
@@ -29,6 +29,7 @@ def pytest_xdist_auto_num_workers(config) -> int:
     return 0 if named else min((os.cpu_count() or 1) + 1, 4)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist writes the groups into the names by which it deals the tests out
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem in IN_ONE_WORKER:

@@ -194,7 +194,12 @@ class TrainingFilesConfig:
     val_limit: int | None = param(
         40, 'validation rows scored during training (default: 40)', 'train', within='(0, inf)'
     )
-    checkpoint_every: int = param(10, 'optimizer steps between checkpoints', 'train', within='(0, inf)')
+    checkpoint_every: int | None = param(
+        None,
+        'optimizer steps between checkpoints (default: by the time that writing them takes, a twentieth at most)',
+        'train',
+        within='(0, inf)',
+    )
     snapshots: int | None = param(
         None, 'adapters to keep on the way, for learning curves in quality (default: none)', 'train', within='(0, inf)'
     )
@@ -358,7 +363,6 @@ PRESETS = {
             lr=2e-4,
             max_new_tokens=256,
             val_limit=100,
-            checkpoint_every=50,
             forgetting=True,
         )
         for size in ('0.5b', '1.5b')
@@ -371,7 +375,6 @@ PRESETS = {
         effective_batch=16,
         optimizer='adamw_torch_fused',
         val_limit=100,
-        checkpoint_every=50,
         warmup_ratio=0.03,
         forgetting=True,
     ),

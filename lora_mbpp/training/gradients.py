@@ -16,6 +16,8 @@ from ..models.flat_adapter import FlatAdapter
 class StepGradients:
     "The gradients of a model's trainable parameters, one after the other in one tensor, where they stay."
 
+    runs = 1  # that wait while this one does something else
+
     def __init__(self, model: nn.Module, adapter: FlatAdapter | None = None):
         "`adapter`: the model's adapter in one piece, where it is already."
         self.model, self.adapter = model, adapter or FlatAdapter(model)

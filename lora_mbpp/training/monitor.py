@@ -16,9 +16,10 @@ from transformers import TrainerCallback
 from ..core.environment import progress
 from ..core.errors import UserError
 from ..core.files import fingerprint
-from ..generation.scoring import completion_nll, mean_nll
+from ..generation.scoring import mean_nll, row_nll
 from ..models.lm_head import attach_lm_head, detach_lm_head
 from ..models.runtime import peak_memory_gb
+from ..tasks.chat import encode_row
 from .snapshots import evenly
 
 # %% ../../nbs/training/monitor.ipynb #monitor-finite
@@ -62,8 +63,9 @@ class TrainingMonitor(TrainerCallback):
         tok,
         validation: list[tuple[str, str]],  # (prompt, answer) of each validation row
     ):
-        self.tok = tok
-        self.validation = validation
+        self.pad = tok.pad_token_id
+        self.validation = [encode_row(tok, prompt, answer) for prompt, answer in validation]
+        self.validating = 0.0  # seconds, of all validations
         self.batches = []  # ids of the batches since the last step; the trainer appends to it
         self.peak = PeakMemory()
         self.bar = None
@@ -104,13 +106,15 @@ class TrainingMonitor(TrainerCallback):
         "Write the validation NLL of the model as it is now into the history, where there are validation rows."
         if not self.validation:
             return
+        started = time.perf_counter()
         model.eval()
         swapped = attach_lm_head(model)
-        nll = mean_nll(completion_nll(model, self.tok, self.validation, label='validation'))
+        nll = mean_nll(row_nll(model, self.validation, self.pad, label='validation'))
         if swapped:
             detach_lm_head(model)
         model.train()
         state.log_history.append({'step': state.global_step, 'val_nll': nll})
+        self.validating += time.perf_counter() - started
         if self.tell:
             self.tell({'eval_nll': nll})
 

@@ -135,7 +135,7 @@ def trainer_arguments(
     trackers = tracker_names(cfg.report_to)
     return SFTConfig(
         output_dir=str(folder / 'checkpoints'),
-        save_steps=cfg.checkpoint_every,
+        save_steps=cfg.checkpoint_every or 1,
         gradient_checkpointing=False,
         logging_nan_inf_filter=False,
         max_length=None,

@@ -29,6 +29,7 @@ from ..models.proof import choose_row_way
 from ..models.recomputation import checkpoint_layers
 from ..models.runtime import Runtime
 from ..models.streaming import TensorSource, WeightStream, open_stream
+from .checkpoints import CheckpointPace
 from .gradients import StepGradients
 from .memory_plan import Layout
 from .monitor import FiniteCheck, TrainingMonitor
@@ -177,6 +178,7 @@ def make_trainer(cfg: Config, runtime: Runtime, parts: TrainerParts) -> PackedTr
     recorder = parts.recorder or (None if why else row_recorder(parts.model, runtime.dtype))
     if cfg.snapshots:
         callbacks.append(SnapshotKeeper(parts.folder / 'snapshots', cfg.snapshots))
+    pace = CheckpointPace(always=bool(cfg.checkpoint_every), runs=recorder.runs if recorder else 1)
     trainer = PackedTrainer(
         model=parts.model,
         args=trainer_arguments(cfg, runtime, parts.folder, len(parts.documents), fused),
@@ -190,6 +192,7 @@ def make_trainer(cfg: Config, runtime: Runtime, parts: TrainerParts) -> PackedTr
         shares_weights=parts.layout.weight_shards > 1,
         recorder=recorder,
         unrecorded=why,
+        checkpoints=pace,
     )
     trainer.train_dataset = parts.documents  # as they are: reading them from an Arrow table takes a millisecond a step
     print(trainer.how)

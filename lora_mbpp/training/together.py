@@ -162,6 +162,7 @@ class Seat(StepGradients):
         others: list[str],  # names of the other runs
     ):
         super().__init__(model, table.joint.adapters[run])
+        self.runs = 1 + len(others)
         self.table, self.together, self.turn = table, {'others': others}, None  # the turn is set where the run begins
 
     def loss(self, documents: list[Document], weight: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from ..models.lm_head import completion_loss
 from ..models.packing import row_size, shares
 from ..models.proof import row_kind
 from ..models.recomputation import checkpoint_layers
-from .checkpoints import WholeCheckpoints
+from .checkpoints import CheckpointPace, WholeCheckpoints
 from .flat_adamw import FlatAdamW
 from .gradients import StepGradients
 from .monitor import NOT_FINITE
@@ -74,6 +74,7 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         shares_weights: bool = False,  # the processes share the base weights
         recorder: RowRecorder | None = None,  # computes rows, as CUDA graphs
         unrecorded: str = '',  # why there is no recorder
+        checkpoints: CheckpointPace | None = None,  # when they are due (default: whenever the trainer asks)
         **kwargs,
     ):
         self.limit = RowLimit(row_tokens)
@@ -81,6 +82,7 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         self.lr_ratio = lr_ratio
         self.shares_weights = shares_weights
         self.recorder, self.unrecorded = recorder, unrecorded
+        self.pace = checkpoints or CheckpointPace(always=True)
         model = kwargs.get('model')
         own = [(p, p.data) for p in model.parameters() if p.requires_grad] if isinstance(model, nn.Module) else []
         super().__init__(*args, **kwargs)
