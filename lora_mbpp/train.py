@@ -40,12 +40,13 @@ from .models.shapes import config_of
 from .tasks.prompts import read_training_rows
 from .training.checkpoints import whole_checkpoint
 from .training.control_rows import quarter, scrambled
+from .training.history import batch_order, history, rise_sentence
 from .training.identity import check_identity, identity
 from .training.launch import end_processes, launch, least_budget, only_first_speaks, processes_of
 from .training.memory_plan import hold_to, memory_budget, with_recordings
 from .training.merge import merge_adapter
 from .training.model_card import training_data, write_card
-from .training.monitor import TrainingMonitor, batch_order, history, rise_sentence
+from .training.monitor import TrainingMonitor
 from .training.recipe import lora_scale
 from .training.rows import TrainingDocuments, target_tokens
 from .training.setup import TrainerParts, load_prepared, make_trainer

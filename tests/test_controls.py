@@ -25,9 +25,9 @@ from lora_mbpp.reporting.importance import importance_table
 from lora_mbpp.reporting.rate_check import rate_warning
 from lora_mbpp.testing import simulated_control, simulated_study
 from lora_mbpp.training.control_rows import quarter, scrambled, source_of
+from lora_mbpp.training.history import rise_sentence
 from lora_mbpp.training.identity import identity
 from lora_mbpp.training.model_card import card_facts, card_text
-from lora_mbpp.training.monitor import rise_sentence
 
 in_order = pytest.mark.xdist_group('controls')
 of_one_report = pytest.mark.xdist_group('reported')  # they share what is found, in one process

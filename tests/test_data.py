@@ -8,7 +8,7 @@ import pytest
 
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import UserError, complaint
-from lora_mbpp.core.files import fingerprint, read_json, read_jsonl, read_table
+from lora_mbpp.core.files import fingerprint, read_json, read_jsonl, read_table, write_json
 from lora_mbpp.data import prepare
 from lora_mbpp.sandbox.judge import judge_many
 from lora_mbpp.tasks.decontamination import near_duplicates, with_neighbours
@@ -93,7 +93,12 @@ def test_real_files(tmp_path, mbpp_file, codealpaca_file):
     assert 280 < sum(row['id'].startswith('mbpp/') for row in train) < 374
     assert sum(t['clean'] for t in test) == manifest['counts']['clean test tasks'] < 500
     assert manifest['origin']['mbpp_file']['name'] == 'mbpp.jsonl' and str(mbpp_file.parent) not in json.dumps(manifest)
-    assert prepare(cfg) == manifest  # the same input gives the same files
+
+
+def test_the_same_files_give_the_same_data(tmp_path, mbpp_file, codealpaca_file):
+    some = write_json(tmp_path / 'some.json', read_json(codealpaca_file)[:300])
+    cfg = resolve(source='files', mbpp_file=str(mbpp_file), codealpaca_file=str(some), data_dir=str(tmp_path / 'data'))
+    assert prepare(cfg) == prepare(cfg)
 
 
 def test_split_keeps_near_duplicates_together_and_is_stable():

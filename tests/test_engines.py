@@ -241,6 +241,7 @@ print(json.dumps([sandbox_layers(engine=engine), [verdict.verdict for _, verdict
 
 
 @pytest.mark.skipif(not (ROOT_USER and X86), reason='root can become somebody else')
+@pytest.mark.xdist_group('nobody')  # whose processes are counted together
 def test_a_user_without_rights_is_as_safe(native):
     """Nobody, who may have sixty processes: a user namespace takes the place of a new user."""
     python = Path('/usr/bin/python3').resolve()

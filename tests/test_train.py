@@ -426,8 +426,8 @@ def test_the_forecast_of_recorded_rows_has_room_for_recordings(tmp_path, monkeyp
     memory = {'weights': 1.0, 'activations': 2.0, 'total': 4.0}
     layout = Layout(row_tokens=800, recomputed=0, memory=memory, budget=9.0)
     run_plan = RunPlan(2, layout, 3, 100, 50, None, None)
-    run = Run(cfg, [], [], {}, False)
+    run, tok = Run(cfg, [], [], {}, False), SimpleNamespace(pad_token_id=0)
     for recorder, total in ((None, 4.0), (object(), 4.0 + 1.04)):
         monkeypatch.setattr(stage, 'make_trainer', lambda *args, r=recorder: SimpleNamespace(recorder=r))
-        session = stage.build(run, choose_runtime(cfg), SimpleNamespace(tok=None, rows=[]), run_plan, (None, []))
+        session = stage.build(run, choose_runtime(cfg), SimpleNamespace(tok=tok, rows=[]), run_plan, (None, []))
         assert session.run_plan.layout.memory['total'] == pytest.approx(total)

@@ -13,9 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from ..core.environment import minutes
 from ..core.files import write_text
-from ..reporting.pages import Page, html_table, page_html, paragraph
-from ..reporting.run_summary import minutes
 
 # %% ../../nbs/experiments/progress_page.ipynb #prog-left
 def time_left(waiting: list[str], seconds: dict[str, float], side_by_side: int = 1) -> tuple[float, list[str]]:
@@ -87,6 +86,13 @@ RENEWED = 5  # seconds
 
 def progress_html(progress: Progress, stopped: str | None = None) -> str:
     "The page; `stopped`: why nothing runs any more."
+    from lora_mbpp.reporting.pages import (  # a second that a refusal need not wait
+        Page,
+        html_table,
+        page_html,
+        paragraph,
+    )
+
     written = datetime.now().strftime('%Y-%m-%d %H:%M:%S')
     renews = (
         f'This page loads itself every {RENEWED} seconds and was written at the last change, {written}. A sweep that '

@@ -24,8 +24,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_notebook
 from pygments.formatters import HtmlFormatter
 
+from ..core.environment import minutes
 from ..reporting.pages import PAGE_LIMIT, Page, as_png, key_figures, page_html, paragraph
-from ..reporting.run_summary import Summary, command_of, minutes, what_happened
+from ..reporting.run_summary import Summary, command_of, what_happened
 
 # %% ../../nbs/experiments/report_page.ipynb #rpage-renderer
 class ReportRenderer(IPythonRenderer):

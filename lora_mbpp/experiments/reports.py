@@ -11,13 +11,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-import nbformat
-import papermill
-from nbformat import NotebookNode
+from typing import TYPE_CHECKING
 
 from ..core.files import fingerprint, read_json, sha256_file, shown, write_text
-from .warm_kernels import WarmKernelManager
+from .warm_kernels import WarmKernelManager, kernel_source
+
+if TYPE_CHECKING:  # three seconds of import that planning does not need
+    from nbformat import NotebookNode
 
 # %% ../../nbs/experiments/reports.ipynb #14-9b497e17
 @dataclass(frozen=True)
@@ -75,6 +75,10 @@ def step_key(step: ReportStep, folders: ReportFolders) -> str:
 
 def report_metadata(report: Path) -> dict:
     "Metadata of a report: `lora_mbpp`, and papermill's; empty when it is missing, torn or foreign."
+    if not report.exists():
+        return {}
+    import nbformat
+
     try:
         return nbformat.read(report, as_version=4).metadata
     except Exception:  # nbformat and json have several errors for a damaged file
@@ -102,7 +106,7 @@ def last_state(text: str) -> str:
     return '\n'.join(map(visible, text.split('\n')))
 
 
-def joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+def joined_streams(outputs: list['NotebookNode']) -> list['NotebookNode']:
     "A cell's outputs, with neighbouring pieces of one stream made one."
     joined = []
     for output in outputs:
@@ -115,7 +119,7 @@ def joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return joined
 
 # %% ../../nbs/experiments/reports.ipynb #14-rp-tidy
-def tidy_streams(nb: NotebookNode) -> None:
+def tidy_streams(nb: 'NotebookNode') -> None:
     "Join the stream outputs of each code cell and keep the last state of progress bars."
     for cell in nb.cells:
         if cell.cell_type != 'code':
@@ -137,6 +141,8 @@ def first_line(error: BaseException) -> str:
 
 def finish_report(report: Path, key: str | None, seconds: float) -> None:
     "Tidy an executed notebook, record in it what made it (`key`, None if unfinished) and how long, and write its page."
+    import nbformat
+
     nb = nbformat.read(report, as_version=4)
     tidy_streams(nb)
     nb.metadata['lora_mbpp'] = {'key': key, 'seconds': round(seconds, 1)}
@@ -151,7 +157,10 @@ def finish_report(report: Path, key: str | None, seconds: float) -> None:
 # %% ../../nbs/experiments/reports.ipynb #14-6a9b1ad0
 def run_step(step: ReportStep, folders: ReportFolders, aloud: bool = True) -> None:
     "Execute a notebook into its report; what it prints appears here too, if `aloud`. A partial report stays."
+    import papermill
+
     report, started, finished = folders.report_of(step), time.perf_counter(), False
+    kernel_source()  # a worker copies itself for it, which it can as long as it has no threads
     try:
         papermill.execute_notebook(
             str(folders.notebook_of(step)),
@@ -159,6 +168,7 @@ def run_step(step: ReportStep, folders: ReportFolders, aloud: bool = True) -> No
             parameters=step.parameters,
             cwd=str(folders.notebooks),
             progress_bar=False,
+            request_save_on_cell_execute=False,  # but at the end, failed or not, and every half minute of a long cell
             stdout_file=sys.stdout if aloud else None,
             kernel_name='python3',
             extra_arguments=['--log-level=ERROR'],  # of the kernel: a warning about its TCP connection is no news

@@ -12,12 +12,11 @@ import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import papermill
-
 from ..core.config import Config, stage_parameters
 from ..core.controls import TUNED, ControlRun, control_runs
 from ..core.errors import UserError, suggest
 from ..core.files import project_root, read_json
+from ..core.notebooks import declared_parameters
 from ..core.runs import adapter_dir, artifacts_folder, data_folder, group_name, metrics_file, run_name
 from .reports import ReportFolders, ReportStep
 
@@ -182,6 +181,6 @@ def notebooks_folder() -> Path:
 
 def check_parameters(step: ReportStep, folders: ReportFolders) -> None:
     "Raise `UserError` for a parameter that the step's notebook does not declare in its parameters cell."
-    known = papermill.inspect_notebook(str(folders.notebook_of(step)))
-    for name in step.parameters.keys() - known.keys():
+    known = declared_parameters(folders.notebook_of(step))
+    for name in step.parameters.keys() - known:
         raise UserError(f"{step.notebook} has no parameter '{name}'{suggest(name, known)}")

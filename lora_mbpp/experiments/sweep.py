@@ -5,18 +5,16 @@
 # %% auto #0
 __all__ = ['PASS', 'ANSWERS', 'TOGETHER', 'check_writable', 'check_study', 'in_passes', 'generation_runs', 'generate_together',
            'answer_prompts', 'untogether_reason', 'train_missing_together', 'named', 'search_rates', 'run_study',
-           'told_when_stopped', 'write_plan', 'sweep']
+           'told_when_stopped', 'index_of', 'write_plan', 'sweep']
 
 # %% ../../nbs/experiments/sweep.ipynb #14-a0d83867
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-
-from torch.cuda import device_count
 
 from ..core.config import Config, resolve
 from ..core.controls import check_controls
@@ -26,18 +24,19 @@ from ..core.files import project_root, shown
 from ..core.preregistration import freeze_plan, plan_file, study_plan
 from ..core.runs import adapter_dir, artifacts_folder, group_name, run_name
 from ..data import check_data_folder
-from ..evaluate import generate_for_runs
-from .index_page import write_index
 from .progress_page import Progress
 from .reports import ReportFolders, ReportStep, first_line, is_done
 from lora_mbpp.experiments.scheduling import (
     InlineExecutor,
     ReportScheduler,
     SchedulerOptions,
+    called_by_name,
+    card_count,
     failed_requirement,
     in_silence,
     process_pool,
     scheduler_for,
+    with_what_it_said,
 )
 from lora_mbpp.experiments.study import (
     OWN,
@@ -50,9 +49,8 @@ from lora_mbpp.experiments.study import (
     with_absolute_folders,
 )
 from .study_checks import check_given, check_list, check_rates
-from .together import train_together
+from .warm_kernels import copies_are_safe, copying
 from ..reporting.loading import evaluated
-from ..train import read_rows
 
 # %% ../../nbs/experiments/sweep.ipynb #14-sw-write
 def check_writable(folder: Path) -> None:
@@ -94,17 +92,17 @@ PASS, ANSWERS = 'completions of all runs', 'answers of the base for the control 
 TOGETHER = 'training of all runs'
 
 
-def in_passes(scheduler: ReportScheduler, name: str, function: Callable, calls: list[tuple]) -> list:
-    """What calls return that are made side by side, outside of this process, as a step `name` of the page of progress.
+def in_passes(scheduler: ReportScheduler, name: str, place: str, calls: list[tuple]) -> list:
+    """What calls of the function at `place` return, which are made side by side, outside of this process.
 
-    A call that fails is told, and left out."""
+    `name`: of the step on the page of progress. A call that fails is told, and left out."""
     scheduler.watch(name, 'running')
     # on this machine new processes generate, so that no GPU memory stays taken afterwards
     local = isinstance(scheduler.executor, (InlineExecutor, ProcessPoolExecutor))
     outcome, found = 'done', []
     with process_pool(len(calls)) if local else nullcontext(scheduler.executor) as executor:
-        call = (in_silence, function) if local and not scheduler.verbose else (function,)
-        for future in [executor.submit(*call, *arguments) for arguments in calls]:
+        call = (in_silence, called_by_name) if local and not scheduler.verbose else (called_by_name,)
+        for future in [executor.submit(*call, place, *arguments) for arguments in calls]:
             if error := future.exception():
                 outcome = first_line(error)
                 print(f'a pass failed ({outcome}): each report makes what is missing', flush=True)
@@ -132,7 +130,7 @@ def generate_together(cfg: Config, steps: list[ReportStep], scheduler: ReportSch
     parts = [generation_runs(cfg, steps[i::n_parts]) for i in range(n_parts)]
     divided = f', divided among {n_parts} GPUs or nodes' if n_parts > 1 else ''
     print(f'completions of {len(steps)} runs in one pass{divided}', flush=True)
-    in_passes(scheduler, PASS, generate_for_runs, [(cfg, part) for part in parts])
+    in_passes(scheduler, PASS, 'lora_mbpp.evaluate:generate_for_runs', [(cfg, part) for part in parts])
 
 # %% ../../nbs/experiments/sweep.ipynb #sw-answers
 def answer_prompts(cfg: Config, trainings: list[ReportStep], scheduler: ReportScheduler) -> None:
@@ -140,7 +138,7 @@ def answer_prompts(cfg: Config, trainings: list[ReportStep], scheduler: ReportSc
     wanted = [step for step in trainings if step.parameters.get('rows') == 'base-answers']
     if wanted:
         print(f'answers of the base to the training prompts, for {len(wanted)} runs of the control format', flush=True)
-        in_passes(scheduler, ANSWERS, read_rows, [(replace(cfg, rows='base-answers'),)])
+        in_passes(scheduler, ANSWERS, 'lora_mbpp.train:read_rows', [(replace(cfg, rows='base-answers'),)])
 
 # %% ../../nbs/experiments/sweep.ipynb #14-sw-tog
 def untogether_reason(scheduler: ReportScheduler, runs: list[Config]) -> str | None:
@@ -152,7 +150,7 @@ def untogether_reason(scheduler: ReportScheduler, runs: list[Config]) -> str | N
     if any((cfg.gpus or 1) > 1 for cfg in runs):
         return 'several processes share each of them'
     if scheduler.together == 'auto':
-        return 'together only with --together true' if device_count() else 'a CPU computes them no faster together'
+        return 'together only with --together true' if card_count() else 'a CPU computes them no faster together'
     return None
 
 
@@ -168,8 +166,8 @@ def train_missing_together(steps: list[ReportStep], folders: ReportFolders, sche
     n_parts = min(scheduler.devices, len(runs))
     divided = f', divided among {n_parts} GPUs' if n_parts > 1 else ''
     print(f'training {len(runs)} runs together{divided}', flush=True)
-    started = time.perf_counter()
-    for outcome in in_passes(scheduler, TOGETHER, train_together, [(runs[i::n_parts],) for i in range(n_parts)]):
+    started, calls = time.perf_counter(), [(runs[i::n_parts],) for i in range(n_parts)]
+    for outcome in in_passes(scheduler, TOGETHER, 'lora_mbpp.experiments.together:train_together', calls):
         for name, why in (outcome.alone | outcome.stopped).items():
             print(f'{name} is left to its report: {why}', flush=True)
         print(f'{len(outcome.trained)} runs are trained, {time.perf_counter() - started:.0f} s', flush=True)
@@ -233,6 +231,24 @@ def told_when_stopped(progress: Progress) -> Iterator[None]:
         progress.stopped(f'{type(error).__name__}: {error}'.rstrip(': '))
         raise
 
+# %% ../../nbs/experiments/sweep.ipynb #sweep-index
+def index_of(
+    steps: list[ReportStep],
+    failed: dict[str, str],  # reason of each failed step
+    cfg: Config,
+    folders: ReportFolders,
+    here: bool,  # in this process, where none is prepared on this machine
+) -> tuple[Path, str | None]:
+    "What `write_index` returns for the steps of a study; what it says is printed."
+    page = 'lora_mbpp.experiments.index_page:write_index'
+    call = (page, cfg, sorted(steps, key=lambda step: step.name), failed, folders.reports)
+    if here or not copies_are_safe():
+        return called_by_name(*call)
+    with process_pool(1) as pool:
+        found, said = pool.submit(with_what_it_said, called_by_name, *call).result()
+    print(said, end='')
+    return found
+
 # %% ../../nbs/experiments/sweep.ipynb #14-sw-plan
 def write_plan(study: Study) -> None:
     "Write down what the study compares and how, before any result; says what changed since it was written."
@@ -252,6 +268,8 @@ def sweep(
     folders = ReportFolders(notebooks_folder().resolve(), Path(reports or project_root() / 'reports').resolve())
     study, failed = replace(study, cfg=with_absolute_folders(study.cfg)), {}
     check_study(study, folders)
+    if copies_are_safe() and options.engine == 'local':
+        copying(start=True)
     write_plan(study)
     if results_url:
         from lora_mbpp.experiments.ray_cluster import file_system, publish
@@ -262,7 +280,7 @@ def sweep(
     scheduler = replace(scheduler, watch=progress.tell)
     with scheduler.executor, told_when_stopped(progress):
         steps = run_study(study, scheduler, folders, failed)
-    index, refusal = write_index(study.cfg, sorted(steps, key=lambda step: step.name), failed, folders.reports)
+    index, refusal = index_of(steps, failed, study.cfg, folders, scheduler.on_cluster)
     print(f'\nreports: {shown(index)}')
     if results_url:
         n_files = publish([folders.reports, artifacts_folder(study.cfg) / 'metrics'], results_url)

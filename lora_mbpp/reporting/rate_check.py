@@ -12,7 +12,7 @@ import pandas as pd
 
 from .loading import label_of, metrics_in
 from .sentences import amount
-from ..training.monitor import RISE, validation_rise
+from ..training.history import RISE, validation_rise
 
 # %% ../../nbs/reporting/rate_check.ipynb #rchk-signs
 def risen(runs: list[dict]) -> str:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGE_TITLES', 'SUMMARIES', 'STAGE_COMMANDS', 'Summary', 'summary_of_data', 'of_control', 'run_of',
-           'summary_of_training', 'in_millions', 'minutes', 'passing', 'evaluation_figures', 'summary_of_baseline',
+           'summary_of_training', 'in_millions', 'passing', 'evaluation_figures', 'summary_of_baseline',
            'summary_of_evaluation', 'summary_of_analysis', 'what_happened', 'option', 'command_of']
 
 # %% ../../nbs/reporting/run_summary.ipynb #runsum-imports
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from matplotlib.figure import Figure
 
 from ..core.config import Config, resolve
+from ..core.environment import minutes
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.preregistration import margins_of
@@ -97,13 +98,6 @@ def summary_of_training(cfg: Config) -> Summary:
 def in_millions(number: int) -> str:
     "`2,048`, `2.44 M`."
     return f'{number / 1e6:.2f} M' if number >= 100_000 else f'{number:,}'
-
-
-def minutes(seconds: float) -> str:
-    "`0.5 s`, `40 s`, `3.5 min`, `2.1 h`."
-    if seconds < 100:
-        return f'{seconds:.1f} s' if seconds < 9.5 else f'{seconds:.0f} s'
-    return f'{seconds / 60:.1f} min' if seconds < 6000 else f'{seconds / 3600:.1f} h'
 
 # %% ../../nbs/reporting/run_summary.ipynb #runsum-passing
 def passing(info: dict) -> str:
