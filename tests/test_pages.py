@@ -18,6 +18,7 @@ from lora_mbpp.experiments.index_page import rebuild, write_index
 from lora_mbpp.experiments.progress_page import Progress, time_left
 from lora_mbpp.experiments.report_page import as_html, results_begin
 from lora_mbpp.experiments.reports import ReportStep
+from lora_mbpp.reporting import plain_answer as plain
 from lora_mbpp.reporting.comparisons import comparison_table
 from lora_mbpp.reporting.figures_comparison import VERDICT_MARKERS
 from lora_mbpp.reporting.figures_tasks import class_colours
@@ -345,6 +346,19 @@ def test_the_plain_answer_says_what_the_verdicts_say(case):
     said = plain_answer(runs, table)
     assert len(said) == 2 and all(words in sentence for words, sentence in zip(CASES[case], said)), said
     assert all(len(sentence) < 200 for sentence in said)
+
+
+def test_what_all_ranks_do_together_is_not_called_no_difference(monkeypatch):
+    """No pair of ranks is told apart, but solved tasks rise with the rank."""
+    runs = simulated_study({2: (0.35, 0.85), 8: (0.35, 0.85), 32: (0.35, 0.85)})
+    table = comparison_table(runs).assign(verdict='inconclusive')
+    for low, words in (
+        (0.0007, 'no rank stands out from another, though they rise by 0.22 points'),
+        (-0.001, 'No diff'),
+    ):
+        trend = {'endpoint': 'pass@1', 'slope': 0.0022, 'low': low, 'high': 0.0038, 'p': 0.006}
+        monkeypatch.setattr(plain, 'rank_trend', lambda *args, trend=trend: trend)
+        assert words in plain_answer(runs, table)[1]
 
 
 def test_a_sweep_in_progress_renews_itself(tmp_path):
