@@ -141,9 +141,9 @@ def test_papermill_trains_the_rank_it_is_given(copy, tmp_path):
 
 @pytest.mark.slow
 def test_papermill_refuses_a_misspelled_parameter(copy):
-    done = run_papermill(copy, '00_data.ipynb', 'out_typo.ipynb', '-p', 'sead', '32')
+    done = run_papermill(copy, '00_data.ipynb', 'out_typo.ipynb', '-p', 'sorce', 'files')
     assert done.returncode != 0
-    assert "no parameter 'sead' (did you mean 'seed'?)" in done.stderr
+    assert "no parameter 'sorce' (did you mean 'source'?)" in done.stderr
 
 
 def test_every_exported_function_is_documented():

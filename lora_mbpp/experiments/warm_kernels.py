@@ -125,11 +125,26 @@ class CopiedProcess:
 
     def __init__(self, process: psutil.Process):
         self.process, self.pid = process, process.pid
-        self.send_signal, self.kill, self.terminate = process.send_signal, process.kill, process.terminate
+
+    def send_signal(self, number: int) -> None:
+        "Send a signal; to a process that has ended, nothing."
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        "End the process by force."
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        "Ask the process to end."
+        self.send_signal(signal.SIGTERM)
 
     def poll(self) -> int | None:
         "None while the process runs, then 0: its status is unknown."
-        alive = self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
+        try:
+            alive = self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:  # it ended between the two questions
+            alive = False
         return None if alive else 0
 
     def wait(self) -> int:
