@@ -18,12 +18,12 @@ from lora_mbpp.experiments.index_page import rebuild, write_index
 from lora_mbpp.experiments.progress_page import Progress, time_left
 from lora_mbpp.experiments.report_page import as_html, results_begin
 from lora_mbpp.experiments.reports import ReportStep
-from lora_mbpp.reporting import plain_answer as plain
 from lora_mbpp.reporting.comparisons import comparison_table
 from lora_mbpp.reporting.figures_comparison import VERDICT_MARKERS
 from lora_mbpp.reporting.figures_tasks import class_colours
 from lora_mbpp.reporting.pages import PAGE_LIMIT, verdict_style
 from lora_mbpp.reporting.plain_answer import plain_answer
+from lora_mbpp.reporting.plain_answer import plain_answer as plain
 from lora_mbpp.reporting.plotting import PROGRAM_COLOURS, VERDICT_COLOURS, rank_styles
 from lora_mbpp.reporting.task_atlas import atlas_page, measured_tasks, solvers
 from lora_mbpp.tasks.loading import starter_tasks
