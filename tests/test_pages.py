@@ -23,7 +23,6 @@ from lora_mbpp.reporting.figures_comparison import VERDICT_MARKERS
 from lora_mbpp.reporting.figures_tasks import class_colours
 from lora_mbpp.reporting.pages import PAGE_LIMIT, verdict_style
 from lora_mbpp.reporting.plain_answer import plain_answer
-from lora_mbpp.reporting.plain_answer import plain_answer as plain
 from lora_mbpp.reporting.plotting import PROGRAM_COLOURS, VERDICT_COLOURS, rank_styles
 from lora_mbpp.reporting.task_atlas import atlas_page, measured_tasks, solvers
 from lora_mbpp.tasks.loading import starter_tasks
@@ -357,7 +356,7 @@ def test_what_all_ranks_do_together_is_not_called_no_difference(monkeypatch):
         (-0.001, 'No diff'),
     ):
         trend = {'endpoint': 'pass@1', 'slope': 0.0022, 'low': low, 'high': 0.0038, 'p': 0.006}
-        monkeypatch.setattr(plain, 'rank_trend', lambda *args, trend=trend: trend)
+        monkeypatch.setattr('lora_mbpp.reporting.plain_answer.rank_trend', lambda *args, trend=trend: trend)
         assert words in plain_answer(runs, table)[1]
 
 
