@@ -112,8 +112,7 @@ def gpus_of_call(subject, *rest) -> int | None:
 # %% ../../nbs/experiments/scheduling.ipynb #14-sc-silence
 def in_silence(function: Callable, *args):
     "What a call returns, without what it prints; the print-out of a failed one is its error's alone."
-    with contextlib.redirect_stdout(io.StringIO()):
-        return function(*args)
+    return with_what_it_said(function, *args)[0]
 
 
 def with_what_it_said(function: Callable, *args) -> tuple:
