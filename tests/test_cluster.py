@@ -126,7 +126,7 @@ def is_alive(process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-def three_nodes(tries=2):
+def three_nodes(tries=3):
     """A cluster of three nodes; a machine that is busy, or reads Ray for the first time, may be too slow for the first
     try."""
     from ray.cluster_utils import Cluster
