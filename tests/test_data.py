@@ -8,7 +8,7 @@ import pytest
 
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import UserError, complaint
-from lora_mbpp.core.files import fingerprint, read_json, read_jsonl, read_table, write_json
+from lora_mbpp.core.files import fingerprint, read_json, read_jsonl, read_table, write_json, write_jsonl
 from lora_mbpp.data import prepare
 from lora_mbpp.sandbox.judge import judge_many
 from lora_mbpp.tasks.decontamination import near_duplicates, with_neighbours
@@ -97,8 +97,10 @@ def test_real_files(tmp_path, mbpp_file, codealpaca_file):
 
 def test_the_same_files_give_the_same_data(tmp_path, mbpp_file, codealpaca_file):
     some = write_json(tmp_path / 'some.json', read_json(codealpaca_file)[:300])
-    cfg = resolve(source='files', mbpp_file=str(mbpp_file), codealpaca_file=str(some), data_dir=str(tmp_path / 'data'))
-    assert prepare(cfg) == prepare(cfg)
+    problems = write_jsonl(tmp_path / 'mbpp.jsonl', read_jsonl(mbpp_file)[::5])  # of each part
+    cfg = resolve(source='files', mbpp_file=str(problems), codealpaca_file=str(some), data_dir=str(tmp_path / 'data'))
+    manifest = prepare(cfg)
+    assert prepare(cfg) == manifest and manifest['counts']['problems'] == 195
 
 
 def test_split_keeps_near_duplicates_together_and_is_stable():

@@ -241,6 +241,20 @@ def test_entries_move_at_small_rates(tiny, tmp_path):
     assert moved >= 0.99
 
 
+def test_who_listens_to_saves_hears_of_those_that_are_made(tiny, monkeypatch):
+    """A tracker that uploads checkpoints would look for a folder that is not there."""
+    heard = []
+
+    def on_save(self, args, state, control, **kwargs):
+        heard.append(Path(args.output_dir, f'checkpoint-{state.global_step}', 'whole.json').exists())
+
+    monkeypatch.setattr(TrainingMonitor, 'on_save', on_save)
+    info = train(replace(resolve(**tiny), checkpoint_every=None))['train_info']
+    assert not heard and not info['checkpoint_seconds']
+    train(resolve(**{**tiny, 'run': 'other'}, checkpoint_every=2))
+    assert heard == [True, True]  # after two steps and at the end
+
+
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_not_used(tiny, tmp_path, capsys, monkeypatch):
     """The newest checkpoint has lost a byte: it is removed, the one before it is taken."""

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEAL', 'SHARE', 'LEAST_SECONDS', 'checksum', 'seal', 'is_sealed', 'whole_checkpoint', 'CheckpointPace',
-           'publish_checkpoint', 'WholeCheckpoints']
+           'CheckpointsWhenDue', 'publish_checkpoint', 'WholeCheckpoints']
 
 # %% ../../nbs/training/checkpoints.ipynb #checkpoints-imports
 import os
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..core.errors import UserError
@@ -92,6 +93,23 @@ class CheckpointPace:
         self.took = self.ended - started
         self.total += self.took
 
+# %% ../../nbs/training/checkpoints.ipynb #checkpoints-due
+class CheckpointsWhenDue(TrainerCallback):
+    "Puts a checkpoint that a trainer would write after a step off until it is due, the same in all processes."
+
+    def __init__(self, pace: CheckpointPace):
+        self.pace = pace
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if control.should_save:
+            control.should_save = self.is_due(args.world_size, state.global_step)
+
+    def is_due(self, n_processes: int, step: int) -> bool:
+        "True where a checkpoint is to be written after this step; all processes have the same answer."
+        if n_processes == 1 or self.pace.always:
+            return self.pace.due()
+        return step % 10 == 0 and broadcast_object_list([self.pace.due()])[0]
+
 # %% ../../nbs/training/checkpoints.ipynb #checkpoints-publish
 def publish_checkpoint(folder: Path, step: int, keep: int = 2) -> Path:
     "Seal `folder`/saving/checkpoint-`step`, rename it into `folder`, and drop all but the newest `keep`; returns it."
@@ -104,7 +122,7 @@ def publish_checkpoint(folder: Path, step: int, keep: int = 2) -> Path:
 
 
 class WholeCheckpoints:
-    "Mixin for a transformers `Trainer`: a checkpoint appears whole, and the one before it stays. `pace`: when."
+    "Mixin for a transformers `Trainer`: a checkpoint appears whole, and the one before it stays; `pace` is told."
 
     pace: CheckpointPace
 
@@ -112,16 +130,8 @@ class WholeCheckpoints:
         "Where the trainer writes the files of a checkpoint."
         return str(Path(self.args.output_dir) / 'saving')
 
-    def checkpoint_due(self) -> bool:
-        "True where a checkpoint is to be written now; all processes have the same answer."
-        if self.args.world_size == 1 or self.pace.always:
-            return self.pace.due()
-        return self.state.global_step % 10 == 0 and broadcast_object_list([self.pace.due()])[0]
-
     def _save_checkpoint(self, model, trial=None) -> None:
-        "Write a checkpoint if it is time, and make it appear when every process has written its part."
-        if not self.checkpoint_due():
-            return
+        "Write a checkpoint, and make it appear when every process has written its part."
         started = self.pace.clock()
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()

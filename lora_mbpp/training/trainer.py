@@ -19,7 +19,7 @@ from ..models.lm_head import completion_loss
 from ..models.packing import row_size, shares
 from ..models.proof import row_kind
 from ..models.recomputation import checkpoint_layers
-from .checkpoints import CheckpointPace, WholeCheckpoints
+from .checkpoints import CheckpointPace, CheckpointsWhenDue, WholeCheckpoints
 from .flat_adamw import FlatAdamW
 from .gradients import StepGradients
 from .monitor import NOT_FINITE
@@ -86,6 +86,7 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         model = kwargs.get('model')
         own = [(p, p.data) for p in model.parameters() if p.requires_grad] if isinstance(model, nn.Module) else []
         super().__init__(*args, **kwargs)
+        self.add_callback(CheckpointsWhenDue(self.pace))  # after the trainer's own, which ask for them
         for parameter, values in own:
             parameter.data = values  # TRL rounds the adapter of a quantised base to bfloat16
         self.gradients = recorder or StepGradients(self.model)
