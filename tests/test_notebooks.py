@@ -54,6 +54,15 @@ def test_stage_takes_all_values_of_its_parameters_cell(stage):
     assert calls == [(tagged + 2, f"cfg = stage_config('{stage}', globals())")]  # papermill's own cell lies between
 
 
+@pytest.mark.parametrize('stage', STAGES)
+def test_parameters_are_looked_at_before_anything_slow_is_imported(stage):
+    """A wrong one is refused at once, not after the seconds that torch takes."""
+    texts = [''.join(cell['source']) for cell in cells_of(stage) if cell['cell_type'] == 'code']
+    taken = next(i for i, text in enumerate(texts) if 'stage_config(' in text)
+    code = '\n'.join([*texts[: taken + 1], 'import sys', "assert not {'torch', 'pandas'} & sys.modules.keys()"])
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT / 'nbs', stdout=subprocess.DEVNULL)
+
+
 def test_every_parameter_belongs_to_a_stage():
     assert {name for stage in STAGES for name in stage_parameters(stage)} == Config.__dataclass_fields__.keys()
     assert tuple(STAGES) == CONFIG_STAGES
@@ -139,7 +148,6 @@ def test_papermill_trains_the_rank_it_is_given(copy, tmp_path):
     assert ignored.returncode in (0, 128)  # 128: not a git checkout
 
 
-@pytest.mark.slow
 def test_papermill_refuses_a_misspelled_parameter(copy):
     done = run_papermill(copy, '00_data.ipynb', 'out_typo.ipynb', '-p', 'sorce', 'files')
     assert done.returncode != 0

@@ -62,7 +62,7 @@ def wait_for(process, found):
     """Until `found()` or the end of the process, ten minutes at most; returns what was found."""
     deadline = time.time() + 600
     while time.time() < deadline and process.poll() is None and not found():
-        time.sleep(0.002)
+        time.sleep(0.02)
     return found()
 
 

@@ -111,7 +111,8 @@ def test_a_stopped_run_continues_the_other_way(study, begun, optimizer, monkeypa
             raise KeyboardInterrupt
         return step(self, *args, **kwargs)
 
-    cfgs, whole = ([study(folder, rank=r, optimizer=optimizer) for r in (2, 8)] for folder in ('stopped', 'whole'))
+    numbers = dict(optimizer=optimizer, checkpoint_every=2)
+    cfgs, whole = ([study(folder, rank=r, **numbers) for r in (2, 8)] for folder in ('stopped', 'whole'))
     with monkeypatch.context() as patch:
         patch.setattr(PackedTrainer, 'training_step', interrupted)
         for start in [lambda: train_together(cfgs)] if begun == 'together' else [lambda: train(cfgs[0])]:

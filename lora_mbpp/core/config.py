@@ -386,7 +386,6 @@ PRESETS = {
         batch_size=4,
         lr=1e-3,
         max_steps=3,
-        checkpoint_every=2,
         quantization='none',
         cpu_s=5.0,
         dtype='float32',
