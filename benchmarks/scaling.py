@@ -5,6 +5,7 @@ lengths (benchmarks/training.py), as `lora-mbpp train` does it under torchrun: o
 `--threads` of its cores for each. What the figures mean:
   tokens/s      useful tokens (no padding) of all processes per second: median of the steps after the first two
   against one   that, divided by the first number of processes with whole weights; perfect is the ratio of the numbers
+  seconds       of all steps, at the pace of those after the first two: what the plan forecasts
   peak GiB      of the process with the most: what the allocator had reserved (CUDA), or resident memory (CPU)
   losses        of all steps must equal those of the first line to 1e-3 of their size (bfloat16) or 1e-5 (float32)
   load s        from the plan to a model that is ready to train, its weights read and packed
@@ -64,7 +65,8 @@ def measure(job: dict) -> None:
     cfg = configured(job)
     runtime = choose_runtime(cfg)
     processes, tok, folder = processes_of(runtime.device), load_tokenizer(cfg.model), Path(tempfile.mkdtemp())
-    layout = plan_training(cfg, runtime, processes, rows).layout
+    run_plan = plan_training(cfg, runtime, processes, rows)
+    layout = run_plan.layout
     source = one_layer_source(Path(cfg.model)) if job['one_layer'] else None
     started = time.perf_counter()
     model, how = load_prepared(cfg, runtime, layout, source)
@@ -77,6 +79,7 @@ def measure(job: dict) -> None:
     if processes.is_main_process:
         figures = {
             **speed(job, rows, watch.times),
+            'forecast_seconds': None if run_plan.minutes is None else round(60 * run_plan.minutes, 2),
             'peak_gib': round(max(peaks), 2),
             'forecast_gib': round(layout.memory['total'], 2),
             'load_s': round(loaded, 1),
@@ -118,6 +121,7 @@ def speed(job: dict, rows: list, times: list) -> dict:
         'least': round(min(rates), 1),
         'most': round(max(rates), 1),
         'steps_timed': len(rates),
+        'seconds': round((times[-1] - times[1]) / (len(times) - 2) * len(times), 2),
     }
 
 
@@ -187,7 +191,8 @@ def described(record: dict) -> str:
     return (
         f"{name}: {record['tokens_per_s']:9.1f} tokens/s ({record['least']:.0f} - {record['most']:.0f}), "
         f"{record['against_one'] or float('nan'):.2f} against one, peak {record['peak_gib']:.2f} GiB "
-        f"(forecast {record['forecast_gib']:.2f}), loaded in {record['load_s']:.0f} s, "
+        f"(forecast {record['forecast_gib']:.2f}), {record['seconds']:.1f} s "
+        f"(forecast {record['forecast_seconds'] or float('nan'):.1f}), loaded in {record['load_s']:.0f} s, "
         f"losses {'the same' if record['same_losses'] else 'DIFFER'}"
     )
 

@@ -3,6 +3,7 @@
 A model of a named shape with random weights is written once; each way then trains it in a process of its own, on the
 same rows, with the token lengths of MBPP-train and CodeAlpaca (local files). What the figures mean:
   tokens/s      useful tokens (no padding) per second: median over the timed steps, after two that are not counted
+  seconds       of all steps, at the pace of those after the first two: what the plan forecasts
   peak GiB      what the allocator had reserved at most; --budget makes the GPU that small: too much is out of memory
   share         of the limit: four operations per weight and token at the matrix rate measured in the same run
   loss, norm    of one step over the same eight rows before any training: all ways must agree, or speed means nothing
@@ -253,7 +254,7 @@ class Contender:
                 'forecast_gib': round(self.layout.memory['total'], 2),
                 'row_tokens': self.layout.row_tokens,
                 'recomputed': self.layout.recomputed,
-                'forecast_minutes': run_plan.minutes,
+                'forecast_seconds': None if run_plan.minutes is None else round(60 * run_plan.minutes, 2),
             }
 
     def train(self, steps: int, batch: int, rows: list) -> tuple:
@@ -468,6 +469,7 @@ def measure(job: dict) -> dict:
         'least': round(min(rates), 1),
         'most': round(max(rates), 1),
         'steps_timed': len(rates),
+        'seconds': round((watch.times[-1] - watch.times[1]) / (len(watch.times) - 2) * len(watch.times), 2),
         'norms_positive': all(entry['grad_norm'] > 0 for entry in watch.logs if 'grad_norm' in entry),
         'shrunk': trainer.limit.changes if job['way'] == 'engine' else [],
         'peak_gib': round(peak_bytes / GIB, 2),
@@ -516,6 +518,8 @@ def options() -> argparse.Namespace:
     parser.add_argument('--model-dir', help='folder of a checkpoint of that shape, made when missing')
     parser.add_argument('--cuda-graphs', default='true', choices=('true', 'false'), help="of the engine's steps")
     parser.add_argument('--profile', action='store_true', help="also print the kernels of one of the engine's steps")
+    help = "fail where the engine's memory is more than 10 % or its time more than 25 % from the forecast"
+    parser.add_argument('--check-forecasts', action='store_true', help=help)
     parser.add_argument('--save', action='store_true', help=f'append the figures to {RESULTS.relative_to(ROOT)}')
     parser.add_argument('--child', help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -572,6 +576,8 @@ def described(record: dict) -> str:
     if record['way'] == 'engine':
         layout = f"rows of {record['row_tokens']}, {record['recomputed']} layers recomputed"
         planned = f" (forecast {record['forecast_gib']:.2f}, {layout})"
+        if record.get('forecast_seconds'):
+            planned += f", {record['seconds']:.1f} s (forecast {record['forecast_seconds']:.1f})"
     return (
         f"{name}: {record['tokens_per_s']:9.1f} tokens/s ({record['least']:.0f} - {record['most']:.0f}), "
         f"peak {record['peak_gib']:.2f} GiB{planned}, {record['share_of_limit']:.0%} of the limit, "
@@ -590,6 +596,19 @@ def check_parity(records: list[dict], first_rank: int) -> None:
     )
     same = max(losses) - min(losses) < 0.01 * max(losses) and max(norms) < 1.25 * min(norms)
     assert same, 'the ways do not compute the same'
+
+
+BOUNDS = {'peak_gib': ('forecast_gib', 0.10), 'seconds': ('forecast_seconds', 0.25)}  # of a forecast, by its figure
+
+
+def missed_forecasts(record: dict) -> list[str]:
+    "What the plan of a way said too far from what was seen; nothing where it did not say it"
+    known = [(name, of, bound) for name, (of, bound) in BOUNDS.items() if record.get(of) and record.get(name)]
+    return [
+        f'{name} {record[name]:.4g}, forecast {record[of]:.4g}'
+        for name, of, bound in known
+        if abs(record[of] / record[name] - 1) > bound
+    ]
 
 
 def save(record: dict, results: Path) -> None:
@@ -662,6 +681,10 @@ def main() -> int:
     good = [record for record in found if 'failed' not in record]
     if good:
         check_parity(good, args.ranks[0])
+    missed = [f'{described(record)}: {one}' for record in good for one in missed_forecasts(record)]
+    if args.check_forecasts and missed:
+        print('forecasts missed:', *missed, sep='\n')
+        return 1
     return 0 if len(good) == len(found) else 1
 
 

@@ -304,6 +304,23 @@ def test_packed_bytes_say_what_they_mean(packed):
     hold(error < 0.05, 'bitsandbytes', 'dequantize_4bit(bytes, quant_state) that gives the weight back', purpose)
 
 
+def test_packed_bytes_stay_in_their_order(packed, monkeypatch):
+    """On some CPUs bitsandbytes reorders them in the first pass without gradients: never ours, and never unnoticed."""
+    layer, whole = packed
+    purpose = 'models/loading keeps packed bytes in their order'
+    hold(hasattr(layer, 'support_avx512bf16_for_cpu'), 'bitsandbytes', 'Linear4bit.support_avx512bf16_for_cpu', purpose)
+    layer.support_avx512bf16_for_cpu = True  # as on such a CPU
+    before = compat.expanded(layer.weight, torch.float32)
+    other = nn.Linear(64, 64, bias=False)
+    compat.keep_4bit_order(nn.Sequential(layer, other))
+    with torch.no_grad():
+        layer.eval()(torch.ones(1, 64))
+    assert torch.equal(before, compat.expanded(layer.weight, torch.float32))
+    monkeypatch.setattr(layer.weight.quant_state, 'packing_format_for_cpu', True, raising=False)
+    with pytest.raises(RuntimeError, match='an order of its own'):
+        compat.expanded(layer.weight, torch.float32)
+
+
 def test_their_meaning_survives_a_copy_as_plain_bytes(packed):
     layer, whole = packed
     before = compat.expanded(layer.weight, torch.float32)

@@ -13,6 +13,7 @@ import importlib
 import io
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -22,7 +23,7 @@ from ..core.errors import UserError
 from ..core.files import shown
 from ..core.options import advised
 from .reports import ReportFolders, ReportStep, first_line, is_done, report_record, run_step
-from .warm_kernels import copies_are_safe, copying
+from .warm_kernels import copies_are_safe, copying, has_cuda_driver
 
 # %% ../../nbs/experiments/scheduling.ipynb #14-f785d13d
 def required_steps(step: ReportStep) -> set[str]:
@@ -74,7 +75,7 @@ def assign_gpus(turns, n_gpus: int, per_process: int) -> None:
 # %% ../../nbs/experiments/scheduling.ipynb #sc-pool2
 def card_count() -> int:
     "CUDA cards of this machine."
-    if copies_are_safe():
+    if sys.platform == 'linux' and not has_cuda_driver():
         return 0
     from torch.cuda import device_count  # seconds of import that a machine without a driver does not need
 

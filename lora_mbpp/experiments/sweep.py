@@ -49,7 +49,7 @@ from lora_mbpp.experiments.study import (
     with_absolute_folders,
 )
 from .study_checks import check_given, check_list, check_rates
-from .warm_kernels import copies_are_safe, copying
+from .warm_kernels import copies_are_safe, start_copying
 from ..reporting.loading import evaluated
 
 # %% ../../nbs/experiments/sweep.ipynb #14-sw-write
@@ -268,8 +268,8 @@ def sweep(
     folders = ReportFolders(notebooks_folder().resolve(), Path(reports or project_root() / 'reports').resolve())
     study, failed = replace(study, cfg=with_absolute_folders(study.cfg)), {}
     check_study(study, folders)
-    if copies_are_safe() and options.engine == 'local':
-        copying(start=True)
+    if options.engine == 'local':
+        start_copying()
     write_plan(study)
     if results_url:
         from lora_mbpp.experiments.ray_cluster import file_system, publish

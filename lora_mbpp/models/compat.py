@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['sdpa_attention_forward', 'sdpa_mask', 'OVERRIDDEN_METHODS', 'lacks', 'required', 'attention_name',
            'set_attention_name', 'register_attention', 'varlen_attention', 'storage_key', 'sound_generator', 'is_4bit',
-           'expanded', 'keep_meaning', 'restore_meaning', 'weight_count', 'pack_4bit', 'meanings_of',
+           'expanded', 'keep_4bit_order', 'keep_meaning', 'restore_meaning', 'weight_count', 'pack_4bit', 'meanings_of',
            'with_4bit_layers', 'conversion_reason', 'places_of', 'fill_buffers', 'recomputing_layers', 'liger_patches',
            'changed_methods']
 
@@ -116,8 +116,19 @@ def expanded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     "The numbers of a 4-bit weight of shape (out, in) in `dtype`."
     from bitsandbytes.functional import dequantize_4bit
 
+    if getattr(weight.quant_state, 'packing_format_for_cpu', False):
+        raise RuntimeError('bitsandbytes has put a 4-bit weight into an order of its own: load the model anew')
     packed = weight.data if weight.dtype == torch.uint8 else weight.data.view(torch.uint8)[:, None]
     return dequantize_4bit(packed, weight.quant_state).to(dtype)
+
+# %% ../../nbs/models/compat.ipynb #compat-bnb-order
+def keep_4bit_order(model: nn.Module) -> None:
+    """Let the packed weights of a model stay as they were packed, which `expanded` relies on.
+
+    On a CPU with AVX512-BF16 bitsandbytes otherwise reorders each in its first pass without gradients."""
+    for module in model.modules():
+        if hasattr(module, 'support_avx512bf16_for_cpu'):
+            module.support_avx512bf16_for_cpu = False
 
 # %% ../../nbs/models/compat.ipynb #compat-bnb-layer
 def keep_meaning(layer: nn.Module) -> torch.Tensor:
@@ -167,6 +178,7 @@ def with_4bit_layers(model: nn.Module, config) -> None:
     model.hf_quantizer = ours  # trainers ask it whether the model can be trained
     ours.preprocess_model(model=model, device_map={'': 'cpu'})
     ours.postprocess_model(model)
+    keep_4bit_order(model)
 
 
 def conversion_reason(model: nn.Module) -> str | None:

@@ -22,7 +22,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from ..core.errors import UserError
-from .compat import weight_count
+from .compat import keep_4bit_order, weight_count
 from .gguf_folders import packaged_folder
 from .hub import require_model
 from .packaged import PACKAGED_MODELS
@@ -130,13 +130,15 @@ def pretrained(name: str, runtime: Runtime):
     "The weights of `name` as a model of transformers on `runtime.device`. Raises `UserError`."
     transformers_logging.disable_progress_bar()
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             model_path(name),
             dtype=getattr(torch, runtime.dtype),
             use_safetensors=True,
             quantization_config=quantization_config(runtime),
             device_map={'': torch.cuda.current_device() if runtime.device == 'cuda' else 'cpu'},
         )
+        keep_4bit_order(model)
+        return model
     except torch.cuda.OutOfMemoryError as error:
         raise out_of_memory(name) from error
     except Exception as error:  # every loader fails in its own way: OSError, ValueError, SafetensorError, ...
