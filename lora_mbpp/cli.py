@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 from .core.config import STAGES, Config, usual_ranks
 from .core.controls import check_controls, control_runs
+from .core.environment import quick_imports
 from .core.errors import UserError, suggest
 from .core.files import shown
 from .core.options import COMMANDS, add_options, advised, config_from, given_values, options_of
@@ -61,7 +62,8 @@ def cmd_train(args) -> int:
     cfg = config_from(given_values(args, 'train'))
     check_trackers(cfg)
     require_base(cfg)
-    from lora_mbpp.train import train
+    with quick_imports():
+        from lora_mbpp.train import train
 
     info = train(cfg)['train_info']
     if int(os.environ.get('RANK', 0)):
@@ -94,8 +96,9 @@ def cmd_baseline(args) -> int:
     "Zero-shot completions of the base model, and their score."
     cfg = config_from(given_values(args, 'baseline'))
     require_base(cfg)
-    from lora_mbpp.baseline import run_baseline
-    from lora_mbpp.tasks.loading import with_benchmark
+    with quick_imports():
+        from lora_mbpp.baseline import run_baseline
+        from lora_mbpp.tasks.loading import with_benchmark
 
     cfg = with_benchmark(cfg)
     metrics = run_baseline(cfg)
@@ -139,8 +142,9 @@ def cmd_eval(args) -> int:
         return score_samples(cfg, args.samples, args.allow_missing)
     check_place('adapter', adapter_dir(cfg))
     require_base(cfg)
-    from lora_mbpp.evaluate import evaluate
-    from lora_mbpp.tasks.loading import with_benchmark
+    with quick_imports():
+        from lora_mbpp.evaluate import evaluate
+        from lora_mbpp.tasks.loading import with_benchmark
 
     cfg = with_benchmark(cfg)
     metrics = evaluate(cfg, run_name(cfg), adapter_dir(cfg))
@@ -160,7 +164,8 @@ def cmd_truncate(args) -> int:
     cfg = config_from(given_values(args, 'eval'))
     check_place('adapter', adapter_dir(cfg))
     require_base(cfg)
-    from lora_mbpp.reporting.rank_truncation import run_rank_truncation
+    with quick_imports():
+        from lora_mbpp.reporting.rank_truncation import run_rank_truncation
 
     for record in run_rank_truncation(cfg, args.run_programs):
         print(scored(record, f"rank {record['rank']} of {record['of']}"))
@@ -172,7 +177,8 @@ def cmd_snapshots(args) -> int:
     cfg = config_from(given_values(args, 'eval'))
     check_place('adapter', adapter_dir(cfg))
     require_base(cfg)
-    from lora_mbpp.reporting.snapshots import score_snapshots
+    with quick_imports():
+        from lora_mbpp.reporting.snapshots import score_snapshots
 
     for record in score_snapshots(cfg, args.run_programs):
         print(scored(record, f"step {record['step']}, {record['target_tokens']:,} target tokens"))
@@ -270,7 +276,8 @@ def cmd_export(args) -> int:
         raise UserError(f'--dry-run is for --to hub: --to {args.to} sends nothing')
     if args.to != 'hub':
         require_base(cfg)
-    from lora_mbpp.experiments.export import ExportOptions, export_adapter
+    with quick_imports():
+        from lora_mbpp.experiments.export import ExportOptions, export_adapter
 
     export_adapter(cfg, ExportOptions(args.to, args.llama_cpp, args.gguf_type, args.repo, args.public, args.dry_run))
     return 0
@@ -283,7 +290,8 @@ def cmd_chat(args) -> int:
     if args.ask is not None and not args.ask.strip():
         raise UserError('--ask is empty: give it a question, or leave it out and type')
     require_base(cfg)
-    from lora_mbpp.experiments.chat_session import chat
+    with quick_imports():
+        from lora_mbpp.experiments.chat_session import chat
 
     chat(cfg, args.ask)
     return 0

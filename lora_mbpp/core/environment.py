@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['NOISE', 'PACKAGES', 'drop_noise', 'in_test', 'package_versions', 'git_sha', 'meta_info', 'progress', 'minutes',
-           'end_with_parent']
+           'end_with_parent', 'quick_imports']
 
 # %% ../../nbs/core/environment.ipynb #environment-imports
 import ctypes
+import gc
 import logging
 import os
 import platform
@@ -15,7 +16,8 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -124,3 +126,25 @@ def end_with_parent() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(set_parent_death_signal, signal.SIGTERM, 0, 0, 0):
         raise OSError(ctypes.get_errno(), f'prctl: {os.strerror(ctypes.get_errno())}')
+
+# %% ../../nbs/core/environment.ipynb #environment-quick
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Import torch and what stands on it without a search for garbage, now or later, and without torch's compiler.
+
+    Nothing is different where torch is imported already: what its process made since is not to be kept for ever."""
+    if 'torch' in sys.modules:
+        yield
+        return
+    collects, said = gc.isenabled(), os.environ.get('TORCHDYNAMO_DISABLE')
+    gc.disable()
+    os.environ['TORCHDYNAMO_DISABLE'] = '1'  # for decorators that are applied meanwhile
+    try:
+        yield
+    finally:
+        os.environ.pop('TORCHDYNAMO_DISABLE')
+        if said is not None:
+            os.environ['TORCHDYNAMO_DISABLE'] = said
+        gc.freeze()
+        if collects:
+            gc.enable()
