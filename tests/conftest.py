@@ -2,9 +2,12 @@
 
 import gc
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from lora_mbpp.core.environment import quick_imports
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')  # no test needs a model hub
@@ -38,8 +41,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group('ray'))  # it starts a cluster, as the tests of test_cluster do
 
 
+# until all tests are collected, which imports all that they need
+COLLECTION = ExitStack()
+COLLECTION.enter_context(quick_imports())
+
+
 def pytest_collection_finish():
     # what is imported stays: each of accelerate's full collections would look through three million objects again
+    COLLECTION.close()
     gc.collect()
     gc.freeze()
 
