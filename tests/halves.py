@@ -1,8 +1,7 @@
-"""Run by torchrun in two processes, each with half of every weight: bytes and gradients are those of whole weights.
+"""Run in two processes, each with half of every weight: bytes and gradients are those of whole weights.
 
 The arguments are the folder of a model and what to look at; one line a thing that holds, an error ends all."""
 
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -127,7 +126,3 @@ def main(folder, *names):
         if processes.is_main_process:
             print(f'{name}: the same', flush=True)
     end_processes(processes)
-
-
-if __name__ == '__main__':
-    main(*sys.argv[1:])

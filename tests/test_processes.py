@@ -1,12 +1,15 @@
-"""One run over several processes (gloo on the CPU): the numbers of one process, restarts on another number of them."""
+"""One run over several processes (gloo on the CPU): the numbers of one process, restarts on another number of them.
 
+What `gpus` starts is started by torch's launcher; other processes are copies of one that has done the imports."""
+
+import multiprocessing
 import os
-import subprocess
+import socket
 import sys
 import time
 from importlib.util import find_spec
-from pathlib import Path
 
+import halves
 import psutil
 import pytest
 import torch
@@ -17,6 +20,7 @@ from lora_mbpp.cli import main
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json
+from lora_mbpp.experiments.warm_kernels import copies_are_safe, copying
 from lora_mbpp.models.tiny import tiny_tokenizer
 from lora_mbpp.train import train
 from lora_mbpp.training.launch import cause_of_death, check_gpu_memory
@@ -31,9 +35,37 @@ NUMBERS |= dict(train_limit=21, val_limit=4)
 CHECKPOINTS = 'checkpoints/checkpoint-*/whole.json'
 
 
-def torchrun(processes):
-    """The launcher's command, on a port that it finds free."""
-    return [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
+def become(said, environment, call, given):
+    """In a new process: have this environment, print into a file, end with the status of a call."""
+    os.environ.clear()
+    os.environ.update(environment)
+    with open(said, 'ab') as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.exit(call(*given))
+
+
+def started(said, call, *given, **environment):
+    """A process that makes a call and prints into the file `said`."""
+    context = copying() if copies_are_safe() else multiprocessing.get_context('spawn')
+    process = context.Process(target=become, args=(said, {**os.environ, **environment}, call, given))
+    process.start()
+    return process
+
+
+def ranks(processes, said, call, *given):
+    """The status of as many processes as one run, and what they print; they are told what torchrun tells them."""
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        world = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free.getsockname()[1])}
+    world |= dict.fromkeys(('WORLD_SIZE', 'LOCAL_WORLD_SIZE'), str(processes))
+    all_ranks = [started(said, call, *given, **world, RANK=str(i), LOCAL_RANK=str(i)) for i in range(processes)]
+    deadline = time.time() + 600
+    while time.time() < deadline and None in (status := [one.exitcode for one in all_ranks]) and not any(status):
+        time.sleep(0.05)
+    for one in all_ranks:  # where one has failed, the others wait for it
+        one.kill()
+        one.join()
+    return [one.exitcode for one in all_ranks], said.read_text(encoding='utf-8')
 
 
 def parameters(place, name, **more):
@@ -51,17 +83,17 @@ def adapter_of(place, name):
     return place / name / 'checkpoints' / 'test-r4-s0'
 
 
-def finished(run, **settings):
-    """A command that ended well."""
-    done = subprocess.run(run, capture_output=True, text=True, timeout=600, **settings)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
+def finished(processes, place, name, **more):
+    """What the processes of a run print, which ended well."""
+    status, said = ranks(processes, place / f'{name}.said', main, arguments(place, name, **more))
+    assert not any(status), said[-3000:]
+    return said
 
 
 def wait_for(process, found):
     """Until `found()` or the end of the process, ten minutes at most; returns what was found."""
     deadline = time.time() + 600
-    while time.time() < deadline and process.poll() is None and not found():
+    while time.time() < deadline and process.exitcode is None and not found():
         time.sleep(0.02)
     return found()
 
@@ -93,9 +125,8 @@ def check_same(place, name):
 @pytest.mark.slow
 def test_two_processes_that_share_the_weights_are_one(one):
     """Each holds half of every layer; rows so short that one process has more of them than the other in most steps."""
-    words = arguments(one, 'shared', sharding='full', row_tokens=1, recomputed_layers=1)
-    done = finished([*torchrun(2), '-m', 'lora_mbpp.cli', *words])
-    assert 'base weights shared among 2 processes (FSDP2)' in done.stdout
+    said = finished(2, one, 'shared', sharding='full', row_tokens=1, recomputed_layers=1)
+    assert 'base weights shared among 2 processes (FSDP2)' in said
     check_same(one, 'shared')
     whole, shared = (train_info(one, name) for name in ('one', 'shared'))
     assert whole['parameters'] == shared['parameters']
@@ -103,8 +134,8 @@ def test_two_processes_that_share_the_weights_are_one(one):
 
 
 @pytest.fixture(scope='module')
-def halves(tmp_path_factory):
-    """What `halves.py` says of two processes, each with half of every weight, and of the error that ended them."""
+def told(tmp_path_factory):
+    """What two processes of `halves.py` say, each with half of every weight, the error that ended them included."""
     sizes = dict(vocab_size=259, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4)
     folder = tmp_path_factory.mktemp('halves')
     torch.manual_seed(0)
@@ -112,20 +143,16 @@ def halves(tmp_path_factory):
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     names = ['none', 'nf4', 'packed'] if find_spec('bitsandbytes') else ['none']
-    run = [*torchrun(2), str(Path(__file__).with_name('halves.py')), str(folder), *names]
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
-    done = subprocess.run(run, capture_output=True, text=True, timeout=600, env=env)
-    return done.stdout.splitlines(), done.stderr[-3000:]
+    return ranks(2, folder / 'said', halves.main, folder, *names)[1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['none', 'nf4', 'packed'])
-def test_two_halves_are_the_whole(halves, name):
+def test_two_halves_are_the_whole(told, name):
     """Weights read layer by layer, in NF4, and packed ones of a model that was loaded."""
     if name != 'none':
         pytest.importorskip('bitsandbytes', reason='bitsandbytes is not installed: pip install -e ".[cuda]"')
-    lines, error = halves
-    assert f'{name}: the same' in lines, error
+    assert f'{name}: the same' in told.splitlines(), told[-3000:]
 
 
 def plan_for(lengths, targets):
@@ -157,22 +184,19 @@ def test_unequal_gpus_and_weights_that_nobody_shares():
 @pytest.mark.skipif(sys.platform != 'linux', reason='other systems do not tell a process of the death of its parent')
 def test_a_run_of_two_processes_whose_starter_is_killed_goes_on_in_one(one):
     """As when a notebook's kernel is killed: launcher and processes go too. The two share the weights."""
-    run = [sys.executable, '-m', 'lora_mbpp.cli', *arguments(one, 'fewer', sharding='full', gpus=2)]
-    with open(one / 'said', 'w+', encoding='utf-8') as said:
-        process = subprocess.Popen(run, stdout=said, stderr=said)
-        found = wait_for(process, lambda: list(adapter_of(one, 'fewer').glob(CHECKPOINTS)))
-        assert found and process.poll() is None, (one / 'said').read_text()
+    process = started(one / 'said', main, arguments(one, 'fewer', sharding='full', gpus=2))
+    found = wait_for(process, lambda: list(adapter_of(one, 'fewer').glob(CHECKPOINTS)))
+    assert found and process.exitcode is None, (one / 'said').read_text(encoding='utf-8')
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 3, 'the run ended before its starter could be killed'
     process.kill()
-    process.wait()
+    process.join()
     _, alive = psutil.wait_procs(family, timeout=60)
     for member in alive:
         member.kill()
     assert not alive
     assert list(adapter_of(one, 'fewer').glob(CHECKPOINTS)), 'the run ended before it could be killed'
-    done = finished([*torchrun(1), '-m', 'lora_mbpp.cli', *arguments(one, 'fewer')])
-    assert 'continuing from' in done.stdout
+    assert 'continuing from' in finished(1, one, 'fewer')
     check_same(one, 'fewer')
 
 
@@ -214,15 +238,14 @@ def test_shares_are_even_and_complete():
 @pytest.mark.slow
 def test_a_killed_process_ends_the_run_in_a_sentence(one, capsys):
     """Within a minute, nothing of it is left, and the same run continues, each process with all weights."""
-    run = [sys.executable, '-m', 'lora_mbpp.cli', *arguments(one, 'hit', gpus=2)]
-    process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = started(one / 'hit.said', main, arguments(one, 'hit', gpus=2))
     assert wait_for(process, lambda: list(adapter_of(one, 'hit').glob(CHECKPOINTS)))
     family = psutil.Process(process.pid).children(recursive=True)
     workers = [one for one in family if one.environ().get('LOCAL_RANK') == '1']
     workers[0].kill()
-    started = time.time()
-    _, said = process.communicate(timeout=60)
-    assert time.time() - started < 60 and process.returncode == 2
+    process.join(60)
+    said = (one / 'hit.said').read_text(encoding='utf-8')
+    assert process.exitcode == 2
     assert 'processes (local rank 1) was killed by SIGKILL' in said.splitlines()[-1]
     assert not psutil.wait_procs(family, timeout=5)[1]
     train(resolve(**parameters(one, 'hit', gpus=2)))
