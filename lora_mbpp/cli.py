@@ -258,7 +258,8 @@ def cmd_sweep(args) -> int:
 def cmd_report(args) -> int:
     "HTML pages and index page anew, from the reports that are there."
     cfg = config_from(given_values(args, 'analysis'))
-    from lora_mbpp.experiments.index_page import rebuild
+    with quick_imports():
+        from lora_mbpp.experiments.index_page import rebuild
 
     index, wrong = rebuild(cfg, args.reports_dir)
     print(f'\nreports: {shown(index)}')
