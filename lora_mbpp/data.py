@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTPUTS', 'Splits', 'split_items', 'Screened', 'screen', 'other_benchmarks', 'output_rows', 'file_places',
-           'named_source', 'data_parameters', 'assemble', 'other_source', 'check_data_folder', 'prepare', 'up_to_date',
-           'made_by_older', 'ensure_data', 'load_tasks', 'all_tasks']
+           'named_source', 'data_parameters', 'assemble', 'same_contents', 'other_source', 'check_data_folder',
+           'prepare', 'up_to_date', 'made_by_older', 'ensure_data', 'load_tasks', 'all_tasks']
 
 # %% ../nbs/00_data.ipynb #00-abc52bff
 from collections import defaultdict
@@ -148,6 +148,13 @@ def assemble(cfg: Config) -> tuple[dict[str, list[dict]], dict]:
     known = {'parameters': data_parameters(cfg), 'origin': source.origin, 'counts': counts}
     return rows, {**known, 'behaviour': screened.behaviour, 'dropped': dropped}
 
+# %% ../nbs/00_data.ipynb #00-same
+def same_contents(cfg: Config, manifest: dict) -> bool:
+    "True where the given files hold what prepared data were made of, wherever they lie and whatever they are called."
+    given = {name: sha256_file(path) for name, path in given_files(cfg).items() if path.exists()}
+    origins = manifest.get('origin', {}).items()
+    return given == {name: origin['sha256'] for name, origin in origins if name.endswith('_file')}
+
 # %% ../nbs/00_data.ipynb #00-foreign
 OUTPUTS = ('train.jsonl', 'val.jsonl', 'mbpp_test.jsonl')
 
@@ -166,7 +173,8 @@ def other_source(cfg: Config) -> str | None:
     names = parameters.get('mbpp_file'), parameters.get('codealpaca_file')
     given = {name: path.name for name, path in given_files(cfg).items()}
     moved = parameters.get('places', file_places(cfg)) != file_places(cfg)
-    other = bool(given) and (moved or names != (given.get('mbpp_file'), given.get('codealpaca_file')))
+    elsewhere = moved or names != (given.get('mbpp_file'), given.get('codealpaca_file'))
+    other = bool(given) and elsewhere and not same_contents(cfg, manifest)
     if parameters['source'] == cfg.source and not (cfg.source == 'files' and other):
         return None
     return f'data of {named_source(parameters["source"], *names)}'
@@ -178,6 +186,8 @@ def check_data_folder(cfg: Config, *replaceable: str) -> None:
     if found is None or found in {f'data of {named_source(source)}' for source in replaceable}:
         return
     asked = named_source(cfg.source, *[path.name for path in given_files(cfg).values()])
+    if found == f'data of {asked}':
+        asked += ', other files of these names'
     kept = found.startswith('data of source')
     use = f' use what is there with --source {found.split()[3]} and no other file,' if kept else ''
     raise UserError(
@@ -213,9 +223,8 @@ def up_to_date(cfg: Config, manifest: dict) -> bool:
     folder = data_folder(cfg)
     if not manifest.get('files') or not all((folder / name).exists() for name in manifest['files']):
         return False
-    given = {name: sha256_file(path) for name, path in given_files(cfg).items() if path.exists()}
-    found = {name: origin['sha256'] for name, origin in manifest['origin'].items() if name.endswith('_file')}
-    same_files = cfg.source != 'files' or not given or given == found
+    given = any(path.exists() for path in given_files(cfg).values())
+    same_files = cfg.source != 'files' or not given or same_contents(cfg, manifest)
     return same_files and manifest['parameters']['protocol'] == PROTOCOL
 
 

@@ -220,6 +220,18 @@ def test_data_are_used_by_who_asks_for_them(own, tmp_path, capsys):
     assert 'source files' in capsys.readouterr().out and contents(tmp_path) == before
 
 
+def test_data_of_a_file_that_was_moved_or_renamed_are_used(own, tmp_path, capsys):
+    """What decides is what a file holds; where it differs under one name, that is said."""
+    artifacts = ['--artifacts-dir', str(tmp_path / 'artifacts')]
+    renamed, before = tmp_path / 'theirs.jsonl', contents(tmp_path)
+    shutil.move(tmp_path / 'a' / 'mine.jsonl', renamed)
+    assert main(['baseline', '--preset', 'test', '--mbpp-file', str(renamed), *artifacts, *own]) == 0
+    assert contents(tmp_path) == before
+    other = write_jsonl(tmp_path / 'b' / 'mine.jsonl', [task(f'b/{i}') for i in range(3)])
+    said = refused(capsys, 'train', '--preset', 'test', '--mbpp-file', str(other), *artifacts, *own)
+    assert 'source files (mine.jsonl), other files of these names' in said
+
+
 def test_data_are_replaced_when_told(own, tmp_path):
     assert main(['data', '--preset', 'test', '--overwrite', 'true', *own]) == 0
     assert read_json(tmp_path / 'data' / 'manifest.json')['parameters']['source'] == 'literal'

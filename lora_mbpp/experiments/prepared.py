@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
-import torch
+from ..core.environment import quick_imports
 
 # %% ../../nbs/experiments/prepared.ipynb #prep-capability
-def capability(card: torch.cuda.device | int | None = None) -> tuple[int, int]:
-    "Compute capability (major, minor) of a visible CUDA card (default: the first), as nvidia-smi tells it."
-    number = card.idx if isinstance(card, torch.cuda.device) else card or 0
+def capability(card=None) -> tuple[int, int]:
+    "Compute capability (major, minor) of a CUDA card as nvidia-smi tells it; `card`: its number, or torch's object."
+    number = getattr(card, 'idx', card) or 0
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     name = visible.split(',')[number] if visible else str(number)
     command = ['nvidia-smi', '--query-gpu=compute_cap', '--format=csv,noheader', '-i', name]
@@ -48,6 +48,8 @@ MODULES = (
     *('lora_mbpp.experiments.together', 'lora_mbpp.experiments.reports', 'lora_mbpp.experiments.scheduling'),
     'lora_mbpp.experiments.index_page',
 )
-with without_initialising_cuda():
-    for name in MODULES:
-        importlib.import_module(name)
+with quick_imports():
+    torch = importlib.import_module('torch')
+    with without_initialising_cuda():
+        for name in MODULES:
+            importlib.import_module(name)

@@ -78,7 +78,7 @@ def is_copy() -> bool:
     "True in a process that is a copy of one that has done the imports."
     return multiprocessing.parent_process() is not None and PREPARED in sys.modules
 
-
+# %% ../../nbs/experiments/warm_kernels.ipynb #warm-copying
 def copying(start: bool = False) -> multiprocessing.context.BaseContext:
     """The context of new processes that have done the imports: copies of the fork server, or of this process if it is
     such a copy. `start`: the fork server begins to import now."""
@@ -108,7 +108,7 @@ def start_copying() -> None:
     if sys.platform == 'linux' and os.environ.get(COPIES) != 'false':
         copying(start=True)
 
-
+# %% ../../nbs/experiments/warm_kernels.ipynb #warm-safe2
 @lru_cache(maxsize=1)
 def copies_are_safe() -> bool:
     "True on Linux where copies can do all that a new process can; where a CUDA card is out of their reach, it is said."
