@@ -149,7 +149,8 @@ def build(
     cfg, tok, (model, how) = run.cfg, documents.tok, prepared
     if cfg.method == 'pissa':
         model.pissa_start = pissa_start(model, run.folder / 'start')
-    monitor = TrainingMonitor(tok, [(row['prompt'], row['completion']) for row in run.validation])
+    pairs = [(row['prompt'], row['completion']) for row in run.validation]
+    monitor = TrainingMonitor(tok, pairs, alone=seat is None)
     parts = TrainerParts(model, tok, documents.rows, monitor, run.folder, run_plan.layout, seat)
     trainer, layout = make_trainer(cfg, runtime, parts), run_plan.layout
     if trainer.recorder and layout.memory and not seat:

@@ -38,14 +38,16 @@ class FiniteCheck(TrainerCallback):
 
 # %% ../../nbs/training/monitor.ipynb #monitor-peak
 class PeakMemory:
-    "GB at the peak of the stretches between `reset` and `note`."
+    """GB at the peak of the stretches between `reset` and `note`.
 
-    def __init__(self):
-        self.gb = 0.0
+    Runs that are trained together share their memory: of them nothing is forgotten, the peak is that of the process."""
+
+    def __init__(self, alone: bool = True):
+        self.gb, self.alone = 0.0, alone
 
     def reset(self) -> None:
         "Begin a stretch: earlier peaks are forgotten, where the device can."
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and self.alone:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
@@ -61,12 +63,13 @@ class TrainingMonitor(TrainerCallback):
         self,
         tok,
         validation: list[tuple[str, str]],  # (prompt, answer) of each validation row
+        alone: bool = True,  # in its process; False for one of several runs that are trained together
     ):
         self.pad = tok.pad_token_id
         self.validation = [encode_row(tok, prompt, answer) for prompt, answer in validation]
         self.validating = 0.0  # seconds, of all validations
         self.batches = []  # ids of the batches since the last step; the trainer appends to it
-        self.peak = PeakMemory()
+        self.peak = PeakMemory(alone)
         self.bar = None
         self.tell = None  # takes numbers for trackers
 
