@@ -398,7 +398,7 @@ def measure_together(job: dict, rows: list) -> dict:
     plan, runs = joint_plan(runs, runtime, run_plan, not why)
     seats = table_of(base, runs, plan, why or ('' if plan.recorded else 'no memory'))
     parity, watches = joint_parity(seats, rows[:8]), [paced(seat) for seat in seats]
-    norms, folder, monitors = [], Path(tempfile.mkdtemp()), [TrainingMonitor(tok, [], alone=False) for _ in runs]
+    norms, folder, monitors = [], Path(tempfile.mkdtemp()), [TrainingMonitor(tok, [], seat.nll) for seat in seats]
 
     def work(run, seat, watch, monitor):
         parts = TrainerParts(seat.model, tok, rows, monitor, folder / run.name, layout, seat)

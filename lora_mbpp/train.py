@@ -150,7 +150,7 @@ def build(
     if cfg.method == 'pissa':
         model.pissa_start = pissa_start(model, run.folder / 'start')
     pairs = [(row['prompt'], row['completion']) for row in run.validation]
-    monitor = TrainingMonitor(tok, pairs, alone=seat is None)
+    monitor = TrainingMonitor(tok, pairs, seat.nll if seat else None)
     parts = TrainerParts(model, tok, documents.rows, monitor, run.folder, run_plan.layout, seat)
     trainer, layout = make_trainer(cfg, runtime, parts), run_plan.layout
     if trainer.recorder and layout.memory and not seat:

@@ -88,6 +88,18 @@ def test_runs_together_are_the_runs_alone(study):
     assert len({info_of(cfg)['order'] for cfg, _ in pairs}) == 2
 
 
+def test_runs_are_validated_together_and_wait_for_one_that_is(study, monkeypatch):
+    """One pass over the validation rows for all that are at a mark; a shorter run has marks of its own."""
+    asked, compute = [], Table.nll
+    monkeypatch.setattr(Table, 'nll', lambda self, runs: asked.append(sorted(runs)) or compute(self, runs))
+    cfgs = [study('marks', rank=2), study('marks', rank=4), study('marks', rank=8, max_steps=3)]
+    outcome = train_together(cfgs)
+    assert len(outcome.trained) == 3
+    marks = [[entry['step'] for entry in info_of(cfg)['val_nll']] for cfg in cfgs]
+    assert marks[0] == marks[1] != marks[2] and asked[0] == [0, 1, 2]
+    assert len(asked) == len({*marks[0], *marks[2]}) and sum(map(len, asked)) == sum(map(len, marks))
+
+
 def test_one_kernel_moves_an_adapter_as_many_do(study):
     """AdamW over the adapter in one piece, together and alone: the curves and the adapter of the plain optimizer."""
     cfgs = [study('fused', rank=r, optimizer='adamw_torch_fused') for r in (2, 8)]

@@ -8,6 +8,7 @@ __all__ = ['NOT_FINITE', 'FiniteCheck', 'PeakMemory', 'TrainingMonitor']
 # %% ../../nbs/training/monitor.ipynb #monitor-imports
 import math
 import time
+from collections.abc import Callable
 
 import torch
 from transformers import TrainerCallback
@@ -15,10 +16,12 @@ from transformers import TrainerCallback
 from ..core.environment import progress
 from ..core.errors import UserError
 from ..core.files import fingerprint
-from ..generation.scoring import mean_nll, row_nll
+from ..generation.scoring import mean_nll, row_nll, rows_that_fit
 from ..models.lm_head import attach_lm_head, detach_lm_head
+from ..models.positions import longest_sequence
 from ..models.runtime import peak_memory_gb
 from ..tasks.chat import encode_row
+from .rows import labels_of
 from .snapshots import evenly
 
 # %% ../../nbs/training/monitor.ipynb #monitor-finite
@@ -63,13 +66,14 @@ class TrainingMonitor(TrainerCallback):
         self,
         tok,
         validation: list[tuple[str, str]],  # (prompt, answer) of each validation row
-        alone: bool = True,  # in its process; False for one of several runs that are trained together
+        # NLL of documents (ids, labels) where the run is trained with others, computed with theirs
+        jointly: Callable[[list[tuple[list[int], list[int]]]], float] | None = None,
     ):
         self.pad = tok.pad_token_id
         self.validation = [encode_row(tok, prompt, answer) for prompt, answer in validation]
         self.validating = 0.0  # seconds, of all validations
         self.batches = []  # ids of the batches since the last step; the trainer appends to it
-        self.peak = PeakMemory(alone)
+        self.jointly, self.peak = jointly, PeakMemory(alone=jointly is None)
         self.bar = None
         self.tell = None  # takes numbers for trackers
 
@@ -104,17 +108,26 @@ class TrainingMonitor(TrainerCallback):
         self.peak.note()
         self.bar.close()
 
-    def validate(self, state, model) -> None:
-        "Write the validation NLL of the model as it is now into the history, where there are validation rows."
-        if not self.validation:
-            return
-        started = time.perf_counter()
+    def nll(self, model) -> float:
+        "Nats per token of the validation rows that are no longer than the model reads."
+        if self.jointly:
+            longest = longest_sequence(model.config)
+            rows = [self.validation[i] for i in rows_that_fit(self.validation, longest, range(len(self.validation)))]
+            return self.jointly([(row['input_ids'], labels_of(row)) for row in rows])
         model.eval()
         swapped = attach_lm_head(model)
         nll = mean_nll(row_nll(model, self.validation, self.pad, label='validation'))
         if swapped:
             detach_lm_head(model)
         model.train()
+        return nll
+
+    def validate(self, state, model) -> None:
+        "Write the validation NLL of the model as it is now into the history, where there are validation rows."
+        if not self.validation:
+            return
+        started = time.perf_counter()
+        nll = self.nll(model)
         state.log_history.append({'step': state.global_step, 'val_nll': nll})
         self.validating += time.perf_counter() - started
         if self.tell:

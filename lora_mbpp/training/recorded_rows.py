@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_TOKENS', 'ALIGNED', 'Document', 'answer_count', 'token_counts', 'RowShape', 'filled', 'PartValues', 'StaticRow',
-           'row_losses', 'Recordings', 'RowRecorder', 'recordable_tokens', 'unrecorded_reason']
+           'part_losses', 'row_losses', 'Recordings', 'RowRecorder', 'recordable_tokens', 'unrecorded_reason']
 
 # %% ../../nbs/training/recorded_rows.ipynb #recorded-imports
 from collections import Counter
@@ -173,15 +173,19 @@ class StaticRow:
             self.joint.bring_back()
 
 # %% ../../nbs/training/recorded_rows.ipynb #recorded-plain
+def part_losses(model: PeftModel, parts: list[list[Document]], device: torch.device) -> torch.Tensor:
+    "The summed losses (nats) of each part (parts,) of one packed row; some token of it must have one."
+    ids, labels = zip(*[document for documents in parts for document in documents])
+    learned = beside([[-100, *own[1:]] for own in labels], 'packed', -100, device)
+    each = answer_losses(model, packed_row(ids, device), learned)
+    return torch.stack([own.sum() for own in each.split(list(map(answer_count, parts)))])
+
+
 def row_losses(model: PeftModel, parts: list[list[Document]], weights: torch.Tensor) -> torch.Tensor:
     "The runs' summed losses times their weights (runs,) in one packed row; adds their gradients to those there are."
-    counts = list(map(answer_count, parts))
-    if not sum(counts):
+    if not any(map(answer_count, parts)):
         return torch.zeros_like(weights)
-    ids, labels = zip(*[document for documents in parts for document in documents])
-    learned = beside([[-100, *own[1:]] for own in labels], 'packed', -100, weights.device)
-    each = answer_losses(model, packed_row(ids, weights.device), learned)
-    losses = torch.stack([own.sum() for own in each.split(counts)]) * weights
+    losses = part_losses(model, parts, weights.device) * weights
     losses.sum().backward()
     return losses.detach()
 
