@@ -41,9 +41,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group('ray'))  # it starts a cluster, as the tests of test_cluster do
 
 
-# until all tests are collected, which imports all that they need
 COLLECTION = ExitStack()
-COLLECTION.enter_context(quick_imports())
+
+
+def pytest_collectstart(collector):
+    # until all tests are collected, which imports all that they need; not in the process that only hands them out
+    if isinstance(collector, pytest.Session):
+        COLLECTION.enter_context(quick_imports())
 
 
 def pytest_collection_finish():

@@ -22,7 +22,7 @@ def capability(card=None) -> tuple[int, int]:
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     name = visible.split(',')[number] if visible else str(number)
     command = ['nvidia-smi', '--query-gpu=compute_cap', '--format=csv,noheader', '-i', name]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    said = subprocess.run(command, capture_output=True, encoding='utf-8', check=True, timeout=60).stdout
     major, minor = said.strip().split('.')
     return int(major), int(minor)
 
