@@ -37,8 +37,10 @@ from training import (  # noqa: E402  a script beside this one
     device_name,
     engine_trainer,
     figures_in,
+    forecast_seconds,
     rows_of,
     save,
+    seconds_of,
     timed,
     write_model,
 )
@@ -79,7 +81,7 @@ def measure(job: dict) -> None:
     if processes.is_main_process:
         figures = {
             **speed(job, rows, watch.times),
-            'forecast_seconds': None if run_plan.minutes is None else round(60 * run_plan.minutes, 2),
+            'forecast_seconds': forecast_seconds(run_plan),
             'peak_gib': round(max(peaks), 2),
             'forecast_gib': round(layout.memory['total'], 2),
             'load_s': round(loaded, 1),
@@ -121,7 +123,7 @@ def speed(job: dict, rows: list, times: list) -> dict:
         'least': round(min(rates), 1),
         'most': round(max(rates), 1),
         'steps_timed': len(rates),
-        'seconds': round((times[-1] - times[1]) / (len(times) - 2) * len(times), 2),
+        'seconds': seconds_of(times),
     }
 
 

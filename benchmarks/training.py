@@ -154,6 +154,16 @@ def timed():
     return Timed()
 
 
+def forecast_seconds(run_plan) -> float | None:
+    "Seconds of all steps as the plan of a run tells them, None where it does not"
+    return None if run_plan.minutes is None else round(60 * run_plan.minutes, 2)
+
+
+def seconds_of(times: list) -> float:
+    "Seconds of all steps that ended at these times, at the pace of those after the first two"
+    return round((times[-1] - times[1]) / (len(times) - 2) * len(times), 2)
+
+
 def trl_settings(way: str, runtime, steps: int, batch: int) -> dict:
     "TRL's configuration in one of its ways; 8 rows in `batch` are the rows of the parity step, which are never packed"
     own_checkpointing = way == 'unsloth'
@@ -254,7 +264,7 @@ class Contender:
                 'forecast_gib': round(self.layout.memory['total'], 2),
                 'row_tokens': self.layout.row_tokens,
                 'recomputed': self.layout.recomputed,
-                'forecast_seconds': None if run_plan.minutes is None else round(60 * run_plan.minutes, 2),
+                'forecast_seconds': forecast_seconds(run_plan),
             }
 
     def train(self, steps: int, batch: int, rows: list) -> tuple:
@@ -469,7 +479,7 @@ def measure(job: dict) -> dict:
         'least': round(min(rates), 1),
         'most': round(max(rates), 1),
         'steps_timed': len(rates),
-        'seconds': round((watch.times[-1] - watch.times[1]) / (len(watch.times) - 2) * len(watch.times), 2),
+        'seconds': seconds_of(watch.times),
         'norms_positive': all(entry['grad_norm'] > 0 for entry in watch.logs if 'grad_norm' in entry),
         'shrunk': trainer.limit.changes if job['way'] == 'engine' else [],
         'peak_gib': round(peak_bytes / GIB, 2),
