@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OUTPUTS', 'Splits', 'split_items', 'Screened', 'screen', 'other_benchmarks', 'output_rows', 'file_places',
            'named_source', 'data_parameters', 'assemble', 'same_contents', 'other_source', 'check_data_folder',
-           'prepare', 'up_to_date', 'made_by_older', 'ensure_data', 'load_tasks', 'all_tasks']
+           'prepare', 'up_to_date', 'made_by_older', 'prepared_already', 'ensure_data', 'load_tasks', 'all_tasks']
 
 # %% ../nbs/00_data.ipynb #00-abc52bff
 from collections import defaultdict
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .core.config import Config
 from .core.errors import UserError
-from .core.files import fingerprint, read_json, sha256_file, shown, write_json, write_jsonl
+from .core.files import fingerprint, one_process, read_json, sha256_file, shown, write_json, write_jsonl
 from .core.runs import data_folder
 from .tasks.decontamination import DETECTOR, examined, item_id, with_neighbours
 from .tasks.loading import humaneval_tasks, named_tasks, read_tasks
@@ -239,18 +239,29 @@ def made_by_older(cfg: Config, manifest: dict) -> bool:
     return again
 
 # %% ../nbs/00_data.ipynb #00-ensure
+def prepared_already(cfg: Config) -> bool:
+    "Whether the folder holds these data, of today's source; says so."
+    folder = data_folder(cfg)
+    manifest = read_json(folder / 'manifest.json') if (folder / 'manifest.json').exists() else {}
+    if not up_to_date(cfg, manifest) or made_by_older(cfg, manifest):
+        return False
+    counts, source = manifest['counts'], manifest['parameters']['source']
+    print(f"data: {shown(folder)}, source {source}, {counts['train']} train, {counts['mbpp_test']} test")
+    return True
+
+
 def ensure_data(cfg: Config) -> Path:
     """Folder with prepared data, made when missing or out of date; says what it did.
 
     Raises `UserError` when the folder holds data of another source."""
     folder = data_folder(cfg)
     check_data_folder(cfg)
-    manifest = read_json(folder / 'manifest.json') if (folder / 'manifest.json').exists() else {}
-    if up_to_date(cfg, manifest) and not made_by_older(cfg, manifest):
-        counts, source = manifest['counts'], manifest['parameters']['source']
-        print(f"data: {shown(folder)}, source {source}, {counts['train']} train, {counts['mbpp_test']} test")
+    if prepared_already(cfg):
         return folder
-    counts = prepare(cfg)['counts']
+    with one_process(folder, f'prepares {shown(folder)}') as waited:
+        if waited and prepared_already(cfg):
+            return folder
+        counts = prepare(cfg)['counts']
     sizes = f"{counts['train']} train, {counts['val']} validation, {counts['mbpp_test']} test"
     print(f'data: {shown(folder)} prepared from source {cfg.source}: {sizes}')
     return folder

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Evaluation', 'ask_for', 'Completed', 'complete_tasks', 'Judged', 'judge_completions', 'Scored', 'score_references',
-           'evaluation_info', 'write_results', 'evaluate', 'generate_for_runs']
+           'evaluation_info', 'write_results', 'measured', 'evaluate', 'generate_for_runs']
 
 # %% ../nbs/03_eval.ipynb #03-36b1b9f7
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 
 from .core.config import Config
 from .core.environment import meta_info
-from .core.files import shown, write_json
+from .core.files import one_process, shown, write_json
 from lora_mbpp.core.runs import (
     check_origin,
     check_own_output,
@@ -198,15 +199,9 @@ def write_results(cfg: Config, metrics: dict) -> dict:
     return metrics
 
 # %% ../nbs/03_eval.ipynb #03-8dd9e221
-def evaluate(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'base') -> dict:
-    "Metrics of one run, kept in `metrics_file`; measured now, or read back when they exist."
-    asked = ask_for(cfg, run, adapter, kind)
-    cfg = asked.cfg
-    if cfg.overwrite:
-        remove_completions(cfg, run)
-    elif metrics := finished_evaluation(*asked.key):
-        print(f'{run} is evaluated already: {shown(asked.path)}')
-        return write_results(cfg, metrics)
+def measured(asked: Evaluation) -> dict:
+    "Metrics of a run: complete, judge, score, and write them down."
+    cfg, run, adapter = asked.cfg, asked.run, asked.adapter
     print(f'{run}: {asked.runtime.reason}', flush=True)
     if cfg.decoder == 'vllm':
         complete_in_own_process(cfg, asked.tasks, run, adapter, asked.generation)
@@ -228,7 +223,19 @@ def evaluate(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'ba
     )
     if adapter:
         refresh_card(cfg, run, adapter)
-    return write_results(cfg, metrics)
+    return metrics
+
+
+def evaluate(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'base') -> dict:
+    "Metrics of one run, kept in `metrics_file`; measured now, or read back when they exist."
+    asked = ask_for(cfg, run, adapter, kind)
+    with one_process(asked.path, f'evaluates {run}'):
+        if asked.cfg.overwrite:
+            remove_completions(asked.cfg, run)
+        elif metrics := finished_evaluation(*asked.key):
+            print(f'{run} is evaluated already: {shown(asked.path)}')
+            return write_results(asked.cfg, metrics)
+        return write_results(asked.cfg, measured(asked))
 
 # %% ../nbs/03_eval.ipynb #evl-runs
 def generate_for_runs(cfg: Config, runs: dict[str, Path | None]) -> int:
@@ -236,4 +243,7 @@ def generate_for_runs(cfg: Config, runs: dict[str, Path | None]) -> int:
 
     Adapters that are no plain LoRA are left to it. Returns the number of runs."""
     cfg = with_benchmark(cfg)
-    return complete_together(cfg, load_tasks(cfg), runs)
+    with ExitStack() as locks:
+        for run in sorted(runs):
+            locks.enter_context(one_process(metrics_file(cfg, run), f'evaluates {run}'))
+        return complete_together(cfg, load_tasks(cfg), runs)

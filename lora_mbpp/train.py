@@ -8,6 +8,7 @@ __all__ = ['rows_made_of', 'read_rows', 'Run', 'prepare_run', 'plan_training', '
 
 # %% ../nbs/02_train.ipynb #02-796e6e8f
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from peft import PeftModel
 
 from .core.config import Config
 from .core.environment import meta_info
-from .core.files import read_json, shown, write_json
+from .core.files import one_process, read_json, shown, write_json
 from .core.options import command_line
 from lora_mbpp.core.runs import (
     adapter_dir,
@@ -261,7 +262,8 @@ def train(cfg: Config) -> dict:
     if (cfg.gpus or 1) > 1 and 'RANK' not in os.environ:
         return launch(cfg)
     processes = processes_of(runtime.device)
-    with only_first_speaks(processes):
+    alone = one_process(adapter_dir(cfg), f'trains {run_name(cfg)}') if processes.is_main_process else nullcontext()
+    with only_first_speaks(processes), alone:
         run = prepare_run(cfg, processes)
         if run.trained:
             print(trained_already(run))

@@ -224,7 +224,7 @@ def test_a_merge_that_goes_wrong_is_not_kept(bases, tmp_path, monkeypatch):  # n
     adapter = make(tmp_path / 'adapter', bases['tied'], {'target_modules': [*QV, 'lm_head']})
     cfg = resolve('test', model=str(bases['tied']), artifacts_dir=str(tmp_path / 'artifacts'))
     assert 'was not kept' in complaint(merge_adapter, cfg, adapter, 'x')
-    assert not list((tmp_path / 'artifacts' / 'merged').iterdir())
+    assert not list((tmp_path / 'artifacts' / 'merged').glob('[!.]*'))
 
 
 @pytest.fixture
@@ -475,8 +475,8 @@ def test_trackers_change_nothing_and_write_below_artifacts(tiny, tmp_path, monke
 
     for name in ('TENSORBOARD_LOGGING_DIR', 'WANDB_DIR'):
         monkeypatch.delenv(name, raising=False)
-    before = dict(os.environ)
     plain = train(resolve(**{**tiny, 'artifacts_dir': str(tmp_path / 'plain')}))['train_info']
+    before = dict(os.environ)
     told = train(resolve(**tiny, report_to='tensorboard'))['train_info']
     assert dict(os.environ) == before
     assert [told['losses'], told['val_nll']] == [plain['losses'], plain['val_nll']]

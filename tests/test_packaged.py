@@ -2,8 +2,6 @@
 
 import hashlib
 import shutil
-import threading
-import time
 import zipfile
 from dataclasses import replace
 from types import SimpleNamespace
@@ -458,21 +456,3 @@ def test_wheels_are_pinned_each():
         hashes = [wheel.sha256 for wheel in model.wheels]
         assert len(set(hashes)) == len(hashes) and all(len(text) == 64 for text in (*hashes, model.sha256))
     assert [len(model.wheels) for model in PACKAGED_MODELS.values()] == [1, 6, 22]
-
-
-def test_one_process_makes_a_folder_and_others_wait(capsys):
-    inside, order = threading.Event(), []
-
-    def first():
-        with gguf_folders.one_process('some-model'):
-            inside.set()
-            time.sleep(0.3)
-            order.append('first')
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    inside.wait(10)
-    with gguf_folders.one_process('some-model'):
-        order.append('second')
-    thread.join()
-    assert order == ['first', 'second'] and 'waiting for it' in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 What `gpus` starts is started by torch's launcher; other processes are copies of one that has done the imports."""
 
-import multiprocessing
 import os
 import socket
 import sys
@@ -13,6 +12,7 @@ import halves
 import psutil
 import pytest
 import torch
+from beside import started
 from safetensors.torch import load_file
 from transformers import LlamaConfig, Qwen2Config, Qwen2ForCausalLM
 
@@ -20,7 +20,6 @@ from lora_mbpp.cli import main
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json
-from lora_mbpp.experiments.warm_kernels import copies_are_safe, copying
 from lora_mbpp.models.tiny import tiny_tokenizer
 from lora_mbpp.train import train
 from lora_mbpp.training.launch import cause_of_death, check_gpu_memory
@@ -33,24 +32,6 @@ pytestmark = pytest.mark.skipif(os.name == 'nt', reason='torchrun wants libuv on
 NUMBERS = dict(preset='test', source='starter', rank=4, max_steps=30, effective_batch=5, checkpoint_every=2)
 NUMBERS |= dict(train_limit=21, val_limit=4)
 CHECKPOINTS = 'checkpoints/checkpoint-*/whole.json'
-
-
-def become(said, environment, call, given):
-    """In a new process: have this environment, print into a file, end with the status of a call."""
-    os.environ.clear()
-    os.environ.update(environment)
-    with open(said, 'ab') as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    sys.exit(call(*given))
-
-
-def started(said, call, *given, **environment):
-    """A process that makes a call and prints into the file `said`."""
-    context = copying() if copies_are_safe() else multiprocessing.get_context('spawn')
-    process = context.Process(target=become, args=(said, {**os.environ, **environment}, call, given))
-    process.start()
-    return process
 
 
 def ranks(processes, said, call, *given):

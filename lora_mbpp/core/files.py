@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['is_project', 'project_root', 'cache_dir', 'shown', 'disk_advice', 'rename', 'write_text', 'json_text', 'write_json',
            'well_formed', 'read_text', 'read_json', 'repair_tail', 'parse_lines', 'say_mended', 'rows_of_list',
-           'read_jsonl', 'read_table', 'write_jsonl', 'append_jsonl', 'replace_folder', 'new_folder', 'sha256_file',
-           'fingerprint']
+           'read_jsonl', 'read_table', 'write_jsonl', 'append_jsonl', 'replace_folder', 'new_folder', 'InUse',
+           'lock_file', 'one_process', 'sha256_file', 'fingerprint']
 
 # %% ../../nbs/core/files.ipynb #files-imports
 import errno
@@ -266,6 +266,44 @@ def new_folder(target: Path | str) -> Iterator[Path]:
     scratch.mkdir(parents=True)
     yield scratch
     replace_folder(scratch, target)
+
+# %% ../../nbs/core/files.ipynb #files-alone
+class InUse(UserError):
+    "Another process is at it."
+
+
+def lock_file(path: Path | str) -> Path:
+    "The file that is locked while something is written at `path`."
+    path = Path(path).expanduser().resolve()
+    return path.parent / '.locks' / f'{path.name}.lock'
+
+# %% ../../nbs/core/files.ipynb #files-alone-one
+@contextmanager
+def one_process(path: Path | str, doing: str, wait: bool = True) -> Iterator[bool]:
+    """A block that writes at `path`, a file or folder; one process at a time is in it, and its thread may enter again.
+
+    `doing`: `trains starter-r8-s0`, for the sentence of one that waits. Not `wait`: it raises `InUse` instead. Where
+    nothing can be locked that is said, and the block is entered. Yields whether it has waited."""
+    from filelock import FileLock, Timeout  # not needed by those that only read
+
+    place = lock_file(path)
+    lock, waited = FileLock(place, is_singleton=True), False
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise InUse(f'another process {doing}') from None
+        print(f'another process {doing}: waiting for its end', flush=True)
+        waited = True
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        print(f'nothing can be locked in {shown(place.parent)} ({reason}): see to it that no other process {doing}')
+    try:
+        yield waited
+    finally:
+        lock.release()
 
 # %% ../../nbs/core/files.ipynb #10-cd967610
 def sha256_file(path: Path | str) -> str:

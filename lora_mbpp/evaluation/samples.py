@@ -13,7 +13,7 @@ from pathlib import Path
 from ..core.config import Config
 from ..core.environment import progress
 from ..core.errors import UserError
-from ..core.files import fingerprint, read_table, well_formed, write_json
+from ..core.files import fingerprint, one_process, read_table, well_formed, write_json
 from ..core.runs import artifacts_folder, check_own_output
 from .judging import score
 from .metrics import per_task, summarise
@@ -141,7 +141,9 @@ def evaluate_samples(
     if found['repeated']:
         print(f'{found["repeated"]} samples have the text of another sample of their task')
     limits, layers = Limits(cpu_s=cfg.cpu_s), require_layers(cfg.sandbox, engine=cfg.sandbox_engine)
-    results = score(records, tasks, results_file(samples, cfg), limits, layers)
+    kept = results_file(samples, cfg)
+    with one_process(kept, f'judges {samples.name}'):
+        results = score(records, tasks, kept, limits, layers)
     info = {
         **summarise(results, tasks),
         **found,

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from ..core.errors import UserError
-from ..core.files import shown, write_text
+from ..core.files import one_process, shown, write_text
 from ..core.places import expanded_path
 from ..tasks.chat import chat_text, end_tokens, with_beginning
 
@@ -73,13 +73,14 @@ def convert_to_gguf(merged: Path, target: Path, kind: str, converter: list[str])
     "Convert the model in folder `merged` to the file `target`, numbers of `kind` (f16, q8_0, ...). `UserError`."
     scratch = target.with_name(f'.{target.stem}.saving.gguf')
     target.parent.mkdir(parents=True, exist_ok=True)
-    failed = run_converter([*converter, str(merged), '--outfile', str(scratch), '--outtype', kind])
-    if not failed and not is_gguf(scratch):
-        failed = 'what it wrote is no GGUF file'
-    if failed:
-        scratch.unlink(missing_ok=True)
-        raise UserError(f'{Path(converter[-1]).name} made no GGUF of {shown(merged)}: {failed}')
-    os.replace(scratch, target)
+    with one_process(merged, f'converts {shown(merged)}'):
+        failed = run_converter([*converter, str(merged), '--outfile', str(scratch), '--outtype', kind])
+        if not failed and not is_gguf(scratch):
+            failed = 'what it wrote is no GGUF file'
+        if failed:
+            scratch.unlink(missing_ok=True)
+            raise UserError(f'{Path(converter[-1]).name} made no GGUF of {shown(merged)}: {failed}')
+        os.replace(scratch, target)
     return target
 
 # %% ../../nbs/experiments/gguf.ipynb #gguf-modelfile

@@ -86,9 +86,13 @@ def task_resources(nodes: list[dict], gpus: int) -> dict:
 
 # %% ../../nbs/experiments/ray_cluster.ipynb #36-result
 def result_or_error(function, args: tuple) -> tuple:
-    "(what `function` returns, None) or (None, the error it raises)."
+    "(what `function` returns, None) or (None, the error it raises); that of a kernel which died is raised."
+    from nbclient.exceptions import DeadKernelError
+
     try:
         return function(*args), None
+    except DeadKernelError:  # Ray is to try again
+        raise
     except Exception as error:
         return None, error
 
@@ -97,8 +101,8 @@ def settle(future: Future, task: Future) -> None:
     "Pass the outcome of a finished task of `result_or_error` on to `future`."
     try:
         value, error = task.result()
-    except Exception as lost:  # Ray's own: the worker or the node died
-        value, error = None, lost
+    except Exception as lost:  # Ray's own: the worker or the node died; or it holds the error of a kernel that did
+        value, error = None, getattr(lost, 'cause', None) or lost
     if error:
         future.set_exception(error)
     else:
@@ -147,9 +151,12 @@ class RayExecutor(Executor):
 
     def submit(self, function, /, *args) -> Future:
         "The future of a call. Raises `UserError` for one that no node can make."
+        from nbclient.exceptions import DeadKernelError
+
         gpus, future = self.gpus_of(*args), Future()
         resources = {'num_cpus': 1, 'num_gpus': 0} if gpus is None else task_resources(self.nodes, gpus)
-        ref = self.task.options(max_retries=MAX_RETRIES, **resources).remote(function, args)
+        again = {'max_retries': MAX_RETRIES, 'retry_exceptions': [DeadKernelError]}
+        ref = self.task.options(**again, **resources).remote(function, args)
         self.pending.append(ref)
         ref.future().add_done_callback(lambda task: settle(future, task))
         return future
@@ -190,7 +197,8 @@ def file_system(url: str) -> tuple:
 
 def publish(folders: list[Path], url: str) -> int:
     "Copy the files below `folders` to `url`, each folder under its own name; returns their number. Raises `UserError`."
-    files = [(folder, path) for folder in map(Path, folders) for path in sorted(folder.rglob('*')) if path.is_file()]
+    found = [(folder, path) for folder in map(Path, folders) for path in sorted(folder.rglob('*')) if path.is_file()]
+    files = [(folder, path) for folder, path in found if path.suffix not in ('.lock', '.tmp')]  # nobody's results
     system, root = file_system(url)
     try:
         for folder, path in files:

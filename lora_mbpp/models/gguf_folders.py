@@ -5,21 +5,17 @@
 # %% auto #0
 __all__ = ['SAME_EVERYWHERE', 'CONFIG_FIELDS', 'TOKEN_IDS', 'SLICE', 'SHARD', 'QuickReader', 'open_gguf', 'config_of_gguf',
            'tensor_names', 'own_order', 'read_tensor', 'shape_of_tensor', 'tensors_of', 'save_weights',
-           'converted_tokenizer', 'empty_model', 'convert_gguf', 'is_whole', 'make_folder', 'one_process',
-           'packaged_folder']
+           'converted_tokenizer', 'empty_model', 'convert_gguf', 'is_whole', 'make_folder', 'packaged_folder']
 
 # %% ../../nbs/models/gguf_folders.ipynb #smollm2-imports
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from gguf import MODEL_ARCH_NAMES, GGUFReader, GGUFValueType, ReaderTensor, dequantize, get_tensor_name_map
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError
@@ -29,7 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from ..core.environment import progress
 from ..core.errors import UserError
-from ..core.files import cache_dir, disk_advice, write_json
+from ..core.files import cache_dir, disk_advice, one_process, write_json
 from .packaged import PACKAGED_MODELS, PackagedModel, fetch_gguf, require_space
 
 # %% ../../nbs/models/gguf_folders.ipynb #ggf-reader
@@ -209,22 +205,6 @@ def make_folder(model: PackagedModel, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(fresh, folder)
 
-
-@contextmanager
-def one_process(name: str) -> Iterator[None]:
-    "A block that one process at a time is in, for a model of this name; says when it waits for another."
-    cache_dir().mkdir(parents=True, exist_ok=True)
-    lock = FileLock(cache_dir() / f'{name}.lock')
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f'{name}: another process makes its folder; waiting for it', flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
 # %% ../../nbs/models/gguf_folders.ipynb #ggf-folder
 def packaged_folder(name: str) -> Path:
     "Folder of a model of the package index, made when the cache has no whole copy. Raises `UserError`."
@@ -232,7 +212,7 @@ def packaged_folder(name: str) -> Path:
     if is_whole(folder):
         return folder
     try:
-        with one_process(name):
+        with one_process(folder, f'makes the folder of {name}'):
             if not is_whole(folder):
                 make_folder(model, folder)
     except (OSError, SafetensorError) as error:

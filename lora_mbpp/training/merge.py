@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from ..core.config import Config
 from ..core.errors import UserError
-from ..core.files import new_folder, read_json, shown, write_json, write_text
+from ..core.files import new_folder, one_process, read_json, shown, write_json, write_text
 from ..core.runs import adapter_id, artifacts_folder
 from ..models.adapters import load_adapter, require_adapter
 from ..models.base_identity import base_identity, check_base
@@ -110,7 +110,7 @@ def merge_adapter(cfg: Config, folder: Path, run: str) -> Path:
         print(f'merged already: {shown(target)}')
         return target
     tok = load_tokenizer(cfg.model)
-    with new_folder(target) as scratch:
+    with one_process(target, f'merges {run}'), new_folder(target) as scratch:
         try:
             distance, precision = write_merged(
                 load_adapter(load_model(cfg.model, runtime, proven=False), folder), scratch
