@@ -1,20 +1,27 @@
 """Pages: what comes first, nothing from a network, nothing that a model wrote runs, filters see what they look at."""
 
+import io
 import json
+import os
 import re
+import sys
+import time
 from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
+from beside import started
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lora_mbpp.analysis import draw_figures, result_tables
 from lora_mbpp.core.config import resolve
+from lora_mbpp.core.environment import progress as bar_of
 from lora_mbpp.core.files import write_json, write_jsonl
 from lora_mbpp.evaluation.comparison import tasks_id
 from lora_mbpp.experiments.index_page import rebuild, write_index
+from lora_mbpp.experiments.live_progress import live_progress
 from lora_mbpp.experiments.progress_page import Progress, time_left
 from lora_mbpp.experiments.report_page import as_html, results_begin
 from lora_mbpp.experiments.reports import ReportStep
@@ -375,6 +382,45 @@ def test_a_sweep_in_progress_renews_itself(tmp_path):
     progress.stopped('KeyboardInterrupt')
     reader = check((tmp_path / 'index.html').read_text(), scripts=0)
     assert 'has stopped' in reader.text and not any('http-equiv' in a for a in reader.named('meta'))
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def counting(total):
+    """In a process of its own: a bar that stands still until the process is killed."""
+    with bar_of(total, 'training') as bar:
+        bar.update(2)
+        bar.refresh()
+        time.sleep(600)
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='the lines of a Windows console are left alone')
+def test_a_sweep_shows_how_far_its_processes_are(tmp_path, monkeypatch):
+    """In the terminal and on the page; a killed process is at nothing any more."""
+    monkeypatch.setattr(sys, 'stdout', terminal := Terminal())
+    progress = Progress(tmp_path / 'reports')
+    progress.tell('02_train_r8_s0', 'running')
+
+    def until(words):
+        deadline = time.time() + 120
+        page = tmp_path / 'reports' / 'index.html'
+        while words not in page.read_text() and time.time() < deadline:
+            time.sleep(0.05)
+        return words in page.read_text()
+
+    with live_progress(progress.going):
+        print('[1/3] 02_train_r8_s0: ', end='')
+        process = started(tmp_path / 'said', counting, 1500)
+        assert until('Running: 02_train_r8_s0 (training 2 of 1,500')
+        process.kill()
+        process.join()
+        assert until('Running: 02_train_r8_s0.')
+        print('failed')
+    assert '\x1b7\x1b[Ktraining 2 of 1,500' in terminal.getvalue()
+    assert terminal.getvalue().rstrip('\n').endswith('\x1b7\x1b[K\x1b8failed\n\x1b7\x1b[K\x1b8')
 
 
 def test_time_left_knows_only_kinds_that_have_ended():

@@ -7,6 +7,7 @@ __all__ = ['RENEWED', 'time_left', 'Progress', 'progress_words', 'progress_row',
 
 # %% ../../nbs/experiments/progress_page.ipynb #prog-imports
 import html
+import threading
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,17 +44,28 @@ class Progress:
     began: dict[str, float] = field(default_factory=dict)
     # how long the steps took that were made now
     seconds: dict[str, float] = field(default_factory=dict)
+    # how far the running ones are, in words
+    now: list[str] = field(default_factory=list)
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
     def tell(self, name: str, state: str) -> None:
         "Take note of a step's new state, and write the page; what is known already does not begin to wait again."
         if state == 'waiting' and name in self.states:
             return
-        if state == 'running':
-            self.began[name] = time.time()
-        elif name in self.began:
-            self.seconds[name] = time.time() - self.began[name]
-        self.states[name] = state
-        write_text(self.reports / 'index.html', progress_html(self))
+        with self.lock:
+            if state == 'running':
+                self.began[name] = time.time()
+            elif name in self.began:
+                self.seconds[name] = time.time() - self.began[name]
+            self.states[name] = state
+            write_text(self.reports / 'index.html', progress_html(self))
+
+    def going(self, now: list[str]) -> None:
+        "Take note of how far the running steps are, and write the page."
+        with self.lock:
+            self.now = now
+            if self.states:
+                write_text(self.reports / 'index.html', progress_html(self))
 
     def stopped(self, why: str) -> None:
         "Write the page of a sweep that was stopped, which no longer renews itself."
@@ -69,7 +81,8 @@ def progress_words(progress: Progress) -> str:
     more = f' and {len(unknown)} steps of kinds that none has ended of yet' if unknown else ''
     rest = f', about {minutes(left)}{more} left' if progress.seconds and waiting else ''
     total, ended = len(progress.states), len(progress.states) - len(waiting)
-    return f'{ended} of {total} steps are done{rest}. Running: {", ".join(running) or "nothing"}.'
+    at = f' ({"; ".join(progress.now)})' if progress.now and running else ''
+    return f'{ended} of {total} steps are done{rest}. Running: {", ".join(running) or "nothing"}{at}.'
 
 
 def progress_row(progress: Progress, name: str) -> list[str]:

@@ -24,6 +24,7 @@ from ..core.files import project_root, shown
 from ..core.preregistration import freeze_plan, plan_file, study_plan
 from ..core.runs import adapter_dir, artifacts_folder, group_name, run_name
 from ..data import check_data_folder
+from .live_progress import live_progress
 from .progress_page import Progress
 from .reports import ReportFolders, ReportStep, first_line, is_done
 from lora_mbpp.experiments.scheduling import (
@@ -278,7 +279,8 @@ def sweep(
     scheduler = scheduler_for(options, study.cfg.gpus or 1)
     progress = Progress(folders.reports, scheduler.limit)
     scheduler = replace(scheduler, watch=progress.tell)
-    with scheduler.executor, told_when_stopped(progress):
+    shown_here = options.engine == 'local' and not options.verbose
+    with scheduler.executor, told_when_stopped(progress), live_progress(progress.going, shown_here):
         steps = run_study(study, scheduler, folders, failed)
     index, refusal = index_of(steps, failed, study.cfg, folders, scheduler.on_cluster)
     print(f'\nreports: {shown(index)}')
