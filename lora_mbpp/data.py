@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['OUTPUTS', 'Splits', 'split_items', 'Screened', 'screen', 'other_benchmarks', 'output_rows', 'file_places',
            'named_source', 'data_parameters', 'assemble', 'same_contents', 'other_source', 'check_data_folder',
-           'prepare', 'up_to_date', 'made_by_older', 'prepared_already', 'ensure_data', 'load_tasks', 'all_tasks']
+           'write_rows', 'prepare', 'up_to_date', 'made_by_older', 'prepared_already', 'ensure_data', 'load_tasks',
+           'all_tasks']
 
 # %% ../nbs/00_data.ipynb #00-abc52bff
 from collections import defaultdict
@@ -196,26 +197,32 @@ def check_data_folder(cfg: Config, *replaceable: str) -> None:
     )
 
 # %% ../nbs/00_data.ipynb #00-9e617f8e
-def prepare(cfg: Config) -> dict:
-    """Write the files of rows and manifest.json into the data folder; returns the manifest.
-
-    Raises `UserError` without test tasks, and, unless told to overwrite, for a folder with data of another source."""
-    if not cfg.overwrite:
-        check_data_folder(cfg, 'starter', 'literal')
-    rows, manifest = assemble(cfg)
-    if not rows['mbpp_test']:
-        raise UserError(
-            f'no test tasks in the source ({cfg.source}): MBPP test tasks have the ids 11 to 510, '
-            'own problems a field "split": "test" or none'
-        )
-    folder = data_folder(cfg)
-    if not rows['codealpaca_test']:
-        del rows['codealpaca_test']
+def write_rows(folder: Path, rows: dict[str, list[dict]], manifest: dict) -> dict:
+    "Write the files of rows, and last the manifest with their hashes; returns it."
     write_json(folder / 'manifest.json', {**manifest, 'files': None})  # ours, though not whole yet
     written = {f'{name}.jsonl': write_jsonl(folder / f'{name}.jsonl', content) for name, content in rows.items()}
     manifest['files'] = {name: sha256_file(path) for name, path in written.items()}
     write_json(folder / 'manifest.json', manifest)
     return manifest
+
+
+def prepare(cfg: Config) -> dict:
+    """Write the files of rows and manifest.json into the data folder; returns the manifest.
+
+    Raises `UserError` without test tasks, and, unless told to overwrite, for a folder with data of another source."""
+    folder = data_folder(cfg)
+    with one_process(folder / 'manifest.json', f'prepares {shown(folder)}'):
+        if not cfg.overwrite:
+            check_data_folder(cfg, 'starter', 'literal')
+        rows, manifest = assemble(cfg)
+        if not rows['mbpp_test']:
+            raise UserError(
+                f'no test tasks in the source ({cfg.source}): MBPP test tasks have the ids 11 to 510, '
+                'own problems a field "split": "test" or none'
+            )
+        if not rows['codealpaca_test']:
+            del rows['codealpaca_test']
+        return write_rows(folder, rows, manifest)
 
 # %% ../nbs/00_data.ipynb #00-b3fd8533
 def up_to_date(cfg: Config, manifest: dict) -> bool:
@@ -258,7 +265,7 @@ def ensure_data(cfg: Config) -> Path:
     check_data_folder(cfg)
     if prepared_already(cfg):
         return folder
-    with one_process(folder, f'prepares {shown(folder)}') as waited:
+    with one_process(folder / 'manifest.json', f'prepares {shown(folder)}') as waited:
         if waited and prepared_already(cfg):
             return folder
         counts = prepare(cfg)['counts']

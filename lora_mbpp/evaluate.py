@@ -16,7 +16,7 @@ import torch
 
 from .core.config import Config
 from .core.environment import meta_info
-from .core.files import one_process, shown, write_json
+from .core.files import InUse, one_process, shown, write_json
 from lora_mbpp.core.runs import (
     check_origin,
     check_own_output,
@@ -241,9 +241,14 @@ def evaluate(cfg: Config, run: str, adapter: Path | None = None, kind: str = 'ba
 def generate_for_runs(cfg: Config, runs: dict[str, Path | None]) -> int:
     """Completions of several runs (name: adapter, None for the base model) in one pass, where `evaluate` finds them.
 
-    Adapters that are no plain LoRA are left to it. Returns the number of runs."""
-    cfg = with_benchmark(cfg)
+    Adapters that are no plain LoRA are left to it, and so are runs that another process evaluates. Returns the number
+    of runs."""
+    cfg, mine = with_benchmark(cfg), {}
     with ExitStack() as locks:
-        for run in sorted(runs):
-            locks.enter_context(one_process(metrics_file(cfg, run), f'evaluates {run}'))
-        return complete_together(cfg, load_tasks(cfg), runs)
+        for run, adapter in runs.items():
+            try:
+                locks.enter_context(one_process(metrics_file(cfg, run), f'evaluates {run}', wait=False))
+                mine[run] = adapter
+            except InUse as error:
+                print(f'{run} is left to its report: {error}', flush=True)
+        return complete_together(cfg, load_tasks(cfg), mine) if mine else 0

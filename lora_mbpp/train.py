@@ -259,11 +259,14 @@ def train(cfg: Config) -> dict:
     let_segments_grow()
     runtime = choose_runtime(cfg)
     check_trackers(cfg)
+    folder, doing = adapter_dir(cfg), f'trains {run_name(cfg)}'
     if (cfg.gpus or 1) > 1 and 'RANK' not in os.environ:
+        with one_process(folder, doing):  # the processes could not wait: the first ones would give up
+            pass
         return launch(cfg)
     processes = processes_of(runtime.device)
-    alone = one_process(adapter_dir(cfg), f'trains {run_name(cfg)}') if processes.is_main_process else nullcontext()
-    with only_first_speaks(processes), alone:
+    wait = processes.num_processes == 1
+    with only_first_speaks(processes), one_process(folder, doing, wait) if processes.is_main_process else nullcontext():
         run = prepare_run(cfg, processes)
         if run.trained:
             print(trained_already(run))

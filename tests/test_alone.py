@@ -1,8 +1,11 @@
 """One command in two terminals: the second waits, and finds the work of the first."""
 
 import json
+import os
+import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from beside import started
@@ -11,21 +14,32 @@ from filelock import FileLock
 from lora_mbpp.cli import main
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.files import InUse, lock_file, one_process, read_json, read_jsonl
-from lora_mbpp.core.runs import adapter_dir, metrics_file
-from lora_mbpp.data import prepare
+from lora_mbpp.core.runs import adapter_dir, data_folder, metrics_file
+from lora_mbpp.data import ensure_data, prepare
+from lora_mbpp.evaluate import generate_for_runs
+from lora_mbpp.experiments import reports
 from lora_mbpp.experiments.together import train_together
 from lora_mbpp.train import train
 
 
+def options(parameters):
+    """Parameters as they are typed."""
+    return [part for name, value in parameters.items() for part in ('--' + name.replace('_', '-'), str(value))]
+
+
+def until(true, seconds=120):
+    """Wait until it is true."""
+    deadline = time.time() + seconds
+    while not true() and time.time() < deadline:
+        time.sleep(0.02)
+
+
 def two_at_once(place, held, command, parameters):
     """What two processes print that are given the same words while another holds `held`, then free; both end well."""
-    options = [part for name, value in parameters.items() for part in ('--' + name.replace('_', '-'), str(value))]
     said = [place / f'{i}.said' for i in range(2)]
     with one_process(held, 'waits for both'):
-        processes = [started(file, main, [command, *options]) for file in said]
-        deadline = time.time() + 300
-        while time.time() < deadline and not all(file.exists() and 'waiting' in file.read_text() for file in said):
-            time.sleep(0.05)
+        processes = [started(file, main, [command, *options(parameters)]) for file in said]
+        until(lambda: all(file.exists() and 'waiting' in file.read_text() for file in said))
     for one in processes:
         one.join(300)
     texts = [file.read_text(encoding='utf-8') for file in said]
@@ -88,6 +102,78 @@ def test_one_run_evaluated_by_two_commands(tiny, tmp_path):
     records = read_jsonl(metrics_file(cfg, 'test-base', '.generations.jsonl'))
     keys = [json.dumps([record['task_id'], record['sample_idx']]) for record in records]
     assert len(keys) == len(set(keys)) == 6
+
+
+def test_a_run_that_another_process_evaluates_is_left_to_it(tiny, capsys):
+    cfg = resolve(**tiny)
+    prepare(cfg)
+    place = lock_file(metrics_file(cfg, 'two'))
+    place.parent.mkdir(parents=True)
+    with FileLock(place):
+        assert generate_for_runs(cfg, {'one': None, 'two': None, 'three': None}) == 2
+    assert 'two is left to its report: another process evaluates two' in capsys.readouterr().out
+    assert not metrics_file(cfg, 'two', '.generations.jsonl').exists()
+
+
+def test_data_are_prepared_by_one_process_at_a_time(tiny, tmp_path):
+    cfg = resolve(**tiny)
+    with one_process(data_folder(cfg) / 'manifest.json', 'prepares them') as waited:
+        assert not waited and prepare(cfg)['files'] and ensure_data(cfg)  # its own thread may
+        words = options({name: tiny[name] for name in ('preset', 'data_dir')})
+        other = started(tmp_path / 'said', main, ['data', *words])
+        until(lambda: 'waiting' in (tmp_path / 'said').read_text() if (tmp_path / 'said').exists() else False)
+        assert other.is_alive()
+    other.join(300)
+    assert other.exitcode == 0
+
+
+def test_a_report_that_another_process_has_made_is_not_made_again(tmp_path, monkeypatch):
+    """Whoever has waited looks again; the analysis is made, since what it read may be out of date."""
+    made, done = [], []
+    monkeypatch.setattr(reports, 'execute', lambda step, folders, aloud: made.append(step.name))
+    monkeypatch.setattr(reports, 'is_done', lambda step, folders: step.name in done)
+    monkeypatch.setattr(reports, 'kernel_source', lambda: None)
+    folders = reports.ReportFolders(tmp_path, tmp_path / 'reports')
+    for name in ('02_train_r8_s0', '04_analysis'):
+        step = reports.ReportStep(name, name[:2], {})
+        with one_process(folders.report_of(step), 'makes it'):
+            thread = threading.Thread(target=reports.run_step, args=(step, folders, False))
+            thread.start()
+            time.sleep(0.2)
+            done.append(name)
+        thread.join(60)
+    assert made == ['04_analysis']
+
+
+def test_a_folder_that_is_only_read_is_not_called_unlockable(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)  # as for a folder of somebody else
+    (tmp_path / 'file').touch()
+    with one_process(tmp_path / 'file' / 'run', 'trains it'):
+        pass
+    assert not capsys.readouterr().out
+
+
+def test_the_folder_of_locks_may_go_while_somebody_waits(tmp_path, capsys):
+    run, entered = tmp_path / 'place' / 'run', threading.Event()
+
+    def second():
+        with one_process(run, 'trains it'):
+            entered.set()
+
+    with one_process(run, 'trains it'):
+        thread = threading.Thread(target=second)
+        thread.start()
+        until(lambda: 'waiting' in capsys.readouterr().out)
+        shutil.rmtree(tmp_path / 'place')
+    assert entered.wait(30)
+    thread.join()
+
+
+def test_a_name_as_long_as_a_file_system_takes(tmp_path, capsys):
+    with one_process(tmp_path / ('x' * 255), 'trains it'), pytest.raises(InUse):
+        with ThreadPoolExecutor(1) as other:
+            other.submit(lambda: one_process(tmp_path / ('x' * 255), 'trains it', wait=False).__enter__()).result()
+    assert not capsys.readouterr().out
 
 
 def test_a_run_that_another_process_trains_is_not_trained_together(tiny):

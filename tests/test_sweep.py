@@ -11,8 +11,9 @@ import pytest
 
 from lora_mbpp.cli import main
 from lora_mbpp.core.config import resolve
-from lora_mbpp.core.files import read_json, write_json
-from lora_mbpp.experiments import scheduling
+from lora_mbpp.core.errors import UserError
+from lora_mbpp.core.files import PROGRESS, read_json, write_json
+from lora_mbpp.experiments import scheduling, sweep
 from lora_mbpp.experiments.reports import ReportFolders, ReportStep
 from lora_mbpp.experiments.scheduling import ReportScheduler, process_pool
 from lora_mbpp.experiments.study import Study, best_rates, search_steps, study_steps
@@ -47,6 +48,19 @@ def run(place, *extra):
 
 def modification_times(place):
     return {p.name: p.stat().st_mtime_ns for p in (place / 'reports').glob('*.ipynb')}
+
+
+def test_workers_are_told_where_to_leave_how_far_they_are(tmp_path, monkeypatch, capsys):
+    """They get the environment of the moment at which the pool is made."""
+
+    def told(options, gpus):
+        with process_pool(2) as pool:
+            seen = pool.submit(os.getenv, PROGRESS).result()
+        raise UserError(f'a folder: {os.path.isdir(seen)}')
+
+    monkeypatch.setattr(sweep, 'scheduler_for', told)
+    assert run(tmp_path, '--ranks', '2', '--jobs', '2') == 2
+    assert 'a folder: True' in capsys.readouterr().err and PROGRESS not in os.environ
 
 
 @in_order

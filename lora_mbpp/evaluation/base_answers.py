@@ -10,6 +10,7 @@ __all__ = ['DEFINES', 'ANSWER_TOKENS', 'defines', 'asked_name', 'answers_identit
 import ast
 import gc
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 
 from ..core.config import Config
 from ..core.errors import UserError
-from ..core.files import fingerprint, read_json, shown, write_json
+from ..core.files import fingerprint, one_process, read_json, shown, write_json
 from ..core.runs import data_folder
 from .definitions import defining_nodes
 from .loading import load_for
@@ -83,14 +84,15 @@ def answer_now(cfg: Config, rows: list[dict]) -> dict:
 def base_answers(cfg: Config, rows: list[dict]) -> list[str]:
     "What the base answers to each row's prompt; made now, or read back when it is there."
     path = answers_file(cfg, rows)
-    if not path.exists():
-        print(f'the base answers {len(rows)} training prompts', flush=True)
-        made = answer_now(cfg, rows)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # a training that follows needs the room
-        path = answers_file(cfg, rows)  # only now are the weights of a model from the Hub known
-        write_json(path, {'identity': answers_identity(cfg, rows), **made})
+    with one_process(path, 'lets the base answer the training prompts') if not path.exists() else nullcontext():
+        if not path.exists():
+            print(f'the base answers {len(rows)} training prompts', flush=True)
+            made = answer_now(cfg, rows)
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()  # a training that follows needs the room
+            path = answers_file(cfg, rows)  # only now are the weights of a model from the Hub known
+            write_json(path, {'identity': answers_identity(cfg, rows), **made})
     texts = [answer['text'] for answer in read_json(path)['answers']]
     print(f"the base's answers to {len(texts)} training prompts: {shown(path)}")
     return texts

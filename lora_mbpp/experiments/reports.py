@@ -164,8 +164,10 @@ def run_step(step: ReportStep, folders: ReportFolders, aloud: bool = True) -> No
     "Execute a notebook into its report; what it prints appears here too, if `aloud`. A partial report stays."
     report = folders.report_of(step)
     kernel_source()  # a worker copies itself for it, which it can as long as it has no threads
-    with one_process(report, f'makes {shown(report)}'):
-        execute(step, folders, aloud)
+    with one_process(report, f'makes {shown(report)}') as waited:
+        analysis = step.name.startswith('04')  # which other reports may have outdated
+        if not waited or analysis or not is_done(step, folders):
+            execute(step, folders, aloud)
 
 
 def execute(step: ReportStep, folders: ReportFolders, aloud: bool) -> None:

@@ -276,12 +276,12 @@ def sweep(
         from lora_mbpp.experiments.ray_cluster import file_system, publish
 
         file_system(results_url)  # a wrong one is refused now, not after the last run
-    scheduler = scheduler_for(options, study.cfg.gpus or 1)
-    progress = Progress(folders.reports, scheduler.limit)
-    scheduler = replace(scheduler, watch=progress.tell)
-    shown_here = options.engine == 'local' and not options.verbose
-    with scheduler.executor, told_when_stopped(progress), live_progress(progress.going, shown_here):
-        steps = run_study(study, scheduler, folders, failed)
+    progress = Progress(folders.reports)
+    with told_when_stopped(progress), live_progress(progress.going, not options.verbose):
+        scheduler = replace(scheduler_for(options, study.cfg.gpus or 1), watch=progress.tell)
+        progress.side_by_side = scheduler.limit
+        with scheduler.executor:
+            steps = run_study(study, scheduler, folders, failed)
     index, refusal = index_of(steps, failed, study.cfg, folders, scheduler.on_cluster)
     print(f'\nreports: {shown(index)}')
     if results_url:
