@@ -7,6 +7,7 @@ lengths (benchmarks/training.py), as `lora-mbpp train` does it under torchrun: o
   against one   that, divided by the first number of processes with whole weights; perfect is the ratio of the numbers
   seconds       of all steps, at the pace of those after the first two: what the plan forecasts
   peak GiB      of the process with the most: what the allocator had reserved (CUDA), or resident memory (CPU)
+  growing       share of that in segments of the allocator that grow (CUDA; those that do not leave gaps)
   losses        of all steps must equal those of the first line to 1e-3 of their size (bfloat16) or 1e-5 (float32)
   load s        from the plan to a model that is ready to train, its weights read and packed
 With --one-layer the checkpoint holds one decoder layer, which is read anew for each of the model's: for shapes that no
@@ -78,11 +79,13 @@ def measure(job: dict) -> None:
     trainer = engine_trainer(cfg, runtime, TrainerParts(model, tok, rows, monitor, folder, layout), watch)
     trainer.train()
     peaks = gather_object([max(monitor.peak.gb, peak_memory_gb()) * 1e9 / 2**30])
+    allocators = gather_object([allocator_state()])
     if processes.is_main_process:
         figures = {
             **speed(job, rows, watch.times),
             'forecast_seconds': forecast_seconds(run_plan),
             'peak_gib': round(max(peaks), 2),
+            **max(allocators, key=lambda one: one['allocated_gib']),
             'forecast_gib': round(layout.memory['total'], 2),
             'load_s': round(loaded, 1),
             'load_peak_gib': round(load_peak, 2),
@@ -96,6 +99,20 @@ def measure(job: dict) -> None:
         }
         print(json.dumps({'figures': figures}), flush=True)
     end_processes(processes)
+
+
+def allocator_state() -> dict:
+    "Of this process's card: GiB that tensors took at most, and the share of what is reserved in segments that grow"
+    import torch
+
+    if not torch.cuda.is_available():
+        return {'allocated_gib': 0.0, 'growing': None}
+    sizes = [(one['total_size'], one.get('is_expandable', False)) for one in torch.cuda.memory_snapshot()]
+    reserved = sum(size for size, _ in sizes)
+    return {
+        'allocated_gib': round(torch.cuda.max_memory_allocated() / 2**30, 2),
+        'growing': round(sum(size for size, grows in sizes if grows) / reserved, 3) if reserved else None,
+    }
 
 
 def one_layer_source(folder: Path):
@@ -190,10 +207,11 @@ def described(record: dict) -> str:
     name = f"r={record['rank']:<3} {record['processes']} processes, sharding {record['sharding']}"
     if 'failed' in record:
         return f"{name}: failed: {record['failed']}"
+    growing = '' if record['growing'] in (None, 1) else f", {record['growing']:.0%} of it in segments that grow"
     return (
         f"{name}: {record['tokens_per_s']:9.1f} tokens/s ({record['least']:.0f} - {record['most']:.0f}), "
         f"{record['against_one'] or float('nan'):.2f} against one, peak {record['peak_gib']:.2f} GiB "
-        f"(forecast {record['forecast_gib']:.2f}), {record['seconds']:.1f} s "
+        f"(forecast {record['forecast_gib']:.2f}{growing}), {record['seconds']:.1f} s "
         f"(forecast {record['forecast_seconds'] or float('nan'):.1f}), loaded in {record['load_s']:.0f} s, "
         f"losses {'the same' if record['same_losses'] else 'DIFFER'}"
     )

@@ -69,6 +69,26 @@ def test_the_second_waits_its_own_thread_does_not(tmp_path, capsys):
     assert order == ['first', 'second'] and 'another process trains it: waiting for its end' in capsys.readouterr().out
 
 
+def test_no_lock_file_stays_and_none_lets_two_in(tmp_path):
+    """Whoever leaves takes the file away, under the hands of those that wait."""
+    run, inside, most = tmp_path / 'run', [], []
+
+    def work():
+        for _ in range(20):
+            with one_process(run, 'trains it'), one_process(run, 'trains it'):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.001)
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert len(most) == 80 and set(most) == {1} and not list(tmp_path.iterdir())
+
+
 def test_where_nothing_can_be_locked_it_is_said(tmp_path, capsys, monkeypatch):
     def without(self, **given):
         raise NotImplementedError('no flock')

@@ -3,6 +3,7 @@
 `python tests/test_sandbox.py [engine ...]` runs them without pytest or hypothesis, on any interpreter."""
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -603,7 +604,9 @@ if pytest:
         monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
 
         def count():
-            return len(os.listdir('/proc/self/fd')) if LINUX else 0
+            gc.collect()  # what other tests have left
+
+        return len(os.listdir('/proc/self/fd')) if LINUX else 0
 
         judge(RIGHT, TESTS)
         before = count()
