@@ -326,8 +326,7 @@ def taken(lock, place: Path, doing: str, wait: bool) -> bool:
                 leave_state(WAITING, {'label': words, 'n': 0, 'total': None, 'seconds': None})
             waited = True
         except OSError as error:  # a holder has removed file and folder meanwhile, perhaps on another machine
-            gone = isinstance(error, FileNotFoundError) and not place.parent.exists()
-            if not gone and error.errno != errno.ESTALE:
+            if error.errno not in (errno.ENOENT, errno.ESTALE):
                 raise
 
 # %% ../../nbs/core/files.ipynb #files-alone-block
