@@ -605,8 +605,7 @@ if pytest:
 
         def count():
             gc.collect()  # what other tests have left
-
-        return len(os.listdir('/proc/self/fd')) if LINUX else 0
+            return len(os.listdir('/proc/self/fd')) if LINUX else 0
 
         judge(RIGHT, TESTS)
         before = count()
