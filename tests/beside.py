@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import time
 
 from lora_mbpp.experiments.warm_kernels import copies_are_safe, copying
 
@@ -23,3 +24,16 @@ def started(said, call, *given, **environment):
     process = context.Process(target=become, args=(said, {**os.environ, **environment}, call, given))
     process.start()
     return process
+
+
+def typed(parameters):
+    """Parameters as they are typed."""
+    return [part for name, value in parameters.items() for part in ('--' + name.replace('_', '-'), str(value))]
+
+
+def until(true, seconds=120):
+    """Whether it is true in the end, which is waited for."""
+    deadline = time.time() + seconds
+    while not true() and time.time() < deadline:
+        time.sleep(0.02)
+    return true()

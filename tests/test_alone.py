@@ -8,10 +8,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from beside import started
+from beside import started, typed, until
 from filelock import FileLock
 
 from lora_mbpp.cli import main
+from lora_mbpp.core import files
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.files import InUse, lock_file, one_process, read_json, read_jsonl
 from lora_mbpp.core.runs import adapter_dir, data_folder, metrics_file
@@ -22,23 +23,11 @@ from lora_mbpp.experiments.together import train_together
 from lora_mbpp.train import train
 
 
-def options(parameters):
-    """Parameters as they are typed."""
-    return [part for name, value in parameters.items() for part in ('--' + name.replace('_', '-'), str(value))]
-
-
-def until(true, seconds=120):
-    """Wait until it is true."""
-    deadline = time.time() + seconds
-    while not true() and time.time() < deadline:
-        time.sleep(0.02)
-
-
 def two_at_once(place, held, command, parameters):
     """What two processes print that are given the same words while another holds `held`, then free; both end well."""
     said = [place / f'{i}.said' for i in range(2)]
     with one_process(held, 'waits for both'):
-        processes = [started(file, main, [command, *options(parameters)]) for file in said]
+        processes = [started(file, main, [command, *typed(parameters)]) for file in said]
         until(lambda: all(file.exists() and 'waiting' in file.read_text() for file in said))
     for one in processes:
         one.join(300)
@@ -47,19 +36,27 @@ def two_at_once(place, held, command, parameters):
     return texts
 
 
-def test_the_second_waits_its_own_thread_does_not(tmp_path, capsys):
+@pytest.fixture
+def waiting(monkeypatch):
+    """An event: somebody waits."""
+    event = threading.Event()
+    monkeypatch.setattr(files, 'leave_state', lambda number, state: event.set() if state else None)
+    return event
+
+
+def test_the_second_waits_its_own_thread_does_not(tmp_path, capsys, waiting):
     inside, order, run = threading.Event(), [], tmp_path / 'run'
 
     def first():
         with one_process(run, 'trains it'), one_process(run, 'trains it') as waited:
             inside.set()
             assert not waited
-            time.sleep(0.3)
+            waiting.wait(60)
             order.append('first')
 
     thread = threading.Thread(target=first)
     thread.start()
-    inside.wait(10)
+    assert inside.wait(60)
     with pytest.raises(InUse, match='another process trains it'), one_process(run, 'trains it', wait=False):
         pass
     with one_process(run, 'trains it') as waited:
@@ -139,7 +136,7 @@ def test_data_are_prepared_by_one_process_at_a_time(tiny, tmp_path):
     cfg = resolve(**tiny)
     with one_process(data_folder(cfg) / 'manifest.json', 'prepares them') as waited:
         assert not waited and prepare(cfg)['files'] and ensure_data(cfg)  # its own thread may
-        words = options({name: tiny[name] for name in ('preset', 'data_dir')})
+        words = typed({name: tiny[name] for name in ('preset', 'data_dir')})
         other = started(tmp_path / 'said', main, ['data', *words])
         until(lambda: 'waiting' in (tmp_path / 'said').read_text() if (tmp_path / 'said').exists() else False)
         assert other.is_alive()
@@ -147,7 +144,7 @@ def test_data_are_prepared_by_one_process_at_a_time(tiny, tmp_path):
     assert other.exitcode == 0
 
 
-def test_a_report_that_another_process_has_made_is_not_made_again(tmp_path, monkeypatch):
+def test_a_report_that_another_process_has_made_is_not_made_again(tmp_path, monkeypatch, waiting):
     """Whoever has waited looks again; the analysis is made, since what it read may be out of date."""
     made, done = [], []
     monkeypatch.setattr(reports, 'execute', lambda step, folders, aloud: made.append(step.name))
@@ -159,7 +156,8 @@ def test_a_report_that_another_process_has_made_is_not_made_again(tmp_path, monk
         with one_process(folders.report_of(step), 'makes it'):
             thread = threading.Thread(target=reports.run_step, args=(step, folders, False))
             thread.start()
-            time.sleep(0.2)
+            assert waiting.wait(60)
+            waiting.clear()
             done.append(name)
         thread.join(60)
     assert made == ['04_analysis']

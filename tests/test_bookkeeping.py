@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from beside import typed
 
 from lora_mbpp.cli import main
 from lora_mbpp.core.config import resolve
@@ -12,10 +13,6 @@ from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json, read_jsonl, write_json, write_jsonl
 from lora_mbpp.core.runs import check_origin, check_own_output, forget_evaluation, run_origin
 from lora_mbpp.testing import simulated_study
-
-
-def options(tiny):
-    return [part for name, value in tiny.items() for part in ('--' + name.replace('_', '-'), value)]
 
 
 def refused(capsys, *argv):
@@ -450,7 +447,7 @@ def test_out_files_that_are_not_ours(tmp_path, capsys, tiny):
     mine = write_jsonl(tmp_path / 'mine.jsonl', [{'a': 1}])
     before = mine.read_bytes()
     for more in ([], ['--overwrite', 'true']):
-        assert 'holds no completions' in refused(capsys, 'baseline', *options(tiny), '--out-file', str(mine), *more)
+        assert 'holds no completions' in refused(capsys, 'baseline', *typed(tiny), '--out-file', str(mine), *more)
         assert mine.read_bytes() == before
     assert 'is no result' in complaint(check_own_output, mine, {'adapter': 'x'})
 

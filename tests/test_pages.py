@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
-from beside import started
+from beside import started, until
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -404,20 +404,16 @@ def test_a_sweep_shows_how_far_its_processes_are(tmp_path, monkeypatch):
     progress = Progress(tmp_path / 'reports')
     progress.tell('02_train_r8_s0', 'running')
 
-    def until(words):
-        deadline = time.time() + 120
-        page = tmp_path / 'reports' / 'index.html'
-        while words not in page.read_text() and time.time() < deadline:
-            time.sleep(0.05)
-        return words in page.read_text()
+    def told(words):
+        return until(lambda: words in (tmp_path / 'reports' / 'index.html').read_text())
 
     with live_progress(progress.going):
         print('[1/3] 02_train_r8_s0: ', end='')
         process = started(tmp_path / 'said', counting, 1500)
-        assert until('Running: 02_train_r8_s0 (training 2 of 1,500')
+        assert told('Running: 02_train_r8_s0 (training 2 of 1,500')
         process.kill()
         process.join()
-        assert until('Running: 02_train_r8_s0.')
+        assert told('Running: 02_train_r8_s0.')
         print('failed')
     assert '\x1b7\x1b[Ktraining 2 of 1,500' in terminal.getvalue()
     assert terminal.getvalue().rstrip('\n').endswith('\x1b7\x1b[K\x1b8failed\n\x1b7\x1b[K\x1b8')
