@@ -99,6 +99,7 @@ def live_progress(tell: Callable[[list[str]], None], terminal: bool = True) -> I
     line = LiveLine(sys.stdout) if terminal and able else None
 
     def told(now: list[str]) -> None:
+        "Show and tell."
         if line:
             line.show('; '.join(now))
         tell(now)

@@ -151,12 +151,10 @@ class RayExecutor(Executor):
 
     def submit(self, function, /, *args) -> Future:
         "The future of a call. Raises `UserError` for one that no node can make."
-        from nbclient.exceptions import DeadKernelError
-
         gpus, future = self.gpus_of(*args), Future()
         resources = {'num_cpus': 1, 'num_gpus': 0} if gpus is None else task_resources(self.nodes, gpus)
-        again = {'max_retries': MAX_RETRIES, 'retry_exceptions': [DeadKernelError]}
-        ref = self.task.options(**again, **resources).remote(function, args)
+        # what `result_or_error` raises is to be tried again
+        ref = self.task.options(max_retries=MAX_RETRIES, retry_exceptions=True, **resources).remote(function, args)
         self.pending.append(ref)
         ref.future().add_done_callback(lambda task: settle(future, task))
         return future

@@ -27,7 +27,7 @@ from ..models.adapters import load_adapter, require_adapter
 from ..models.base_identity import base_identity, check_base
 from ..models.loading import load_model, load_tokenizer
 from ..models.proof import Probe, logits_alone, probe_model
-from ..models.runtime import choose_runtime
+from ..models.runtime import Runtime, choose_runtime
 from .model_card import card_facts, card_text
 
 # %% ../../nbs/training/merge.ipynb #merge-unshare
@@ -99,9 +99,9 @@ def write_merged(model, folder: Path) -> tuple[float, float]:
 MERGED = 'merged.json'
 
 
-def write_whole(cfg: Config, folder: Path, run: str, target: Path, made_of: dict) -> None:
+def write_whole(cfg: Config, runtime: Runtime, folder: Path, run: str, target: Path, made_of: dict) -> None:
     "Write base + adapter in `folder` as one plain model to `target`, with its card, and say how far it is from both."
-    runtime, tok = replace(choose_runtime(replace(cfg, quantization='none')), device='cpu'), load_tokenizer(cfg.model)
+    tok = load_tokenizer(cfg.model)
     with new_folder(target) as scratch:
         try:
             adapted = load_adapter(load_model(cfg.model, runtime, proven=False), folder)
@@ -122,12 +122,13 @@ def merge_adapter(cfg: Config, folder: Path, run: str) -> Path:
     "Write base + adapter in `folder` as one plain model to `artifacts/merged/<run>`; returns that folder."
     target = artifacts_folder(cfg) / 'merged' / run
     check_base(require_adapter(folder), cfg.model)
-    weights, dtype = base_identity(cfg.model)['weights'], choose_runtime(replace(cfg, quantization='none')).dtype
-    made_of = {'adapter': adapter_id(folder), 'base': weights, 'dtype': dtype}
+    runtime = replace(choose_runtime(replace(cfg, quantization='none')), device='cpu')
+    weights = base_identity(cfg.model)['weights']
+    made_of = {'adapter': adapter_id(folder), 'base': weights, 'dtype': runtime.dtype}
     with one_process(target, f'merges {run}'):
         record = target / MERGED
         if record.is_file() and read_json(record) == made_of and weights and not cfg.overwrite:
             print(f'merged already: {shown(target)}')
         else:
-            write_whole(cfg, folder, run, target, made_of)
+            write_whole(cfg, runtime, folder, run, target, made_of)
     return target
