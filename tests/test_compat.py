@@ -330,6 +330,22 @@ def test_their_meaning_survives_a_copy_as_plain_bytes(packed):
     hold(torch.equal(before, after), 'bitsandbytes', 'quant_state that can be given back', 'training/sharding does it')
 
 
+@pytest.mark.parametrize('size', [(512, 256), (64, 64), (3, 5), (5, 2)], ids=str)
+def test_packed_bytes_survive_a_copy_through_the_type_that_a_card_calculates_in(size):
+    """FSDP copies shares with `_foreach_copy_`, on CUDA through float32: numbers that are none must stay as they are."""
+    bitsandbytes = pytest.importorskip('bitsandbytes')
+    rows, columns = size
+    layer = bitsandbytes.nn.Linear4bit(columns, rows, bias=False, quant_type='nf4').to('cpu')
+    pairs = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.uint8)  # all there are, where there is room
+    layer.weight.data = pairs[-layer.weight.numel() :, None].clone()
+    before = compat.expanded(layer.weight, torch.float32)
+    shared = compat.keep_meaning(layer)
+    assert shared.dtype.is_floating_point
+    layer.weight = nn.Parameter(shared.to(torch.float32).to(shared.dtype), requires_grad=False)
+    assert torch.equal(before, compat.expanded(compat.restore_meaning(layer), torch.float32))
+    assert before.shape == size and before.isfinite().all()
+
+
 def test_peft_calls_its_4bit_layer_by_that_name():
     pytest.importorskip('bitsandbytes')
     compat.required('peft', 'peft.tuners.lora.bnb:Linear4bit', 'models/lora_layers knows it by its class name')

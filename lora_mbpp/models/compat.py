@@ -118,7 +118,8 @@ def expanded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
     if getattr(weight.quant_state, 'packing_format_for_cpu', False):
         raise RuntimeError('bitsandbytes has put a 4-bit weight into an order of its own: load the model anew')
-    packed = weight.data if weight.dtype == torch.uint8 else weight.data.view(torch.uint8)[:, None]
+    held = (weight.quant_state.shape.numel() + 1) // 2  # bytes; what was shared among processes may be filled up
+    packed = weight.data.flatten().view(torch.uint8)[:held, None]
     return dequantize_4bit(packed, weight.quant_state).to(dtype)
 
 # %% ../../nbs/models/compat.ipynb #compat-bnb-order
@@ -134,12 +135,13 @@ def keep_4bit_order(model: nn.Module) -> None:
 def keep_meaning(layer: nn.Module) -> torch.Tensor:
     """The contents of a layer's weight as an ordinary tensor of a dtype that can be sharded.
 
-    Of a 4-bit weight these are the packed bytes, two or one as a number, and the layer remembers what they mean."""
+    Of a 4-bit weight these are the packed bytes, four as a float32, and the layer remembers what they mean."""
     contents = torch.as_tensor(layer.weight.data).as_subclass(torch.Tensor)
     if not is_4bit(layer.weight):
         return contents
     layer.quant_state = layer.weight.quant_state
-    return contents.flatten().view(torch.bfloat16 if contents.numel() % 2 == 0 else torch.float8_e5m2)
+    packed = contents.flatten().view(torch.uint8)
+    return torch.cat([packed, packed.new_zeros(-len(packed) % 4)]).view(torch.float32)
 
 
 def restore_meaning(layer: nn.Module) -> torch.Tensor:
