@@ -112,8 +112,8 @@ def check_packed():
             completion_loss(model, row, labels).backward()
     found = {n: p.grad for n, p in shared.named_parameters() if p.grad is not None}
     weight = shared.get_base_model().get_decoder().layers[0].mlp.up_proj.base_layer.weight
-    assert weight.dtype == torch.bfloat16  # two bytes of four weights each
-    assert weight.to_local().numel() * 2 == weight.numel() == 16 * 32 // 4
+    assert weight.dtype == torch.float32  # four bytes, of eight weights
+    assert weight.to_local().numel() * 2 == weight.numel() == 16 * 32 // 8
     assert len(found) == 28
     assert all(torch.equal(p.grad, found[n]) for n, p in whole.named_parameters() if p.grad is not None)
     assert parameter_counts(shared) == (2048, 10880)

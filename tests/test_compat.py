@@ -332,7 +332,7 @@ def test_their_meaning_survives_a_copy_as_plain_bytes(packed):
 
 @pytest.mark.parametrize('size', [(512, 256), (64, 64), (3, 5), (5, 2)], ids=str)
 def test_packed_bytes_survive_a_copy_through_the_type_that_a_card_calculates_in(size):
-    """FSDP copies shares with `_foreach_copy_`, on CUDA through float32: numbers that are none must stay as they are."""
+    """FSDP copies by `_foreach_copy_`, on CUDA through float32: what is not a number must stay as it is."""
     bitsandbytes = pytest.importorskip('bitsandbytes')
     rows, columns = size
     layer = bitsandbytes.nn.Linear4bit(columns, rows, bias=False, quant_type='nf4').to('cpu')

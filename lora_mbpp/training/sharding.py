@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from ..core.environment import progress
 from ..core.errors import UserError
 from ..models.compat import keep_meaning
 from ..models.lora_layers import supports_fused_lora
@@ -53,12 +54,14 @@ def shard_base(model: PeftModel, device: str, stream: WeightStream | None = None
     if not hasattr(decoder, 'layers'):
         raise UserError(f'weights of {model.config.model_type} cannot be sharded by layer: pass --sharding none')
     mesh = init_device_mesh(device, (dist.get_world_size(),))
-    for layer in decoder.layers:
-        if stream:
-            stream.fill(layer)
-        layer.to(device)
-        kept = {plain_weight(module.get_base_layer()) for module in layer.modules() if hasattr(module, 'lora_A')}
-        fully_shard(layer, mesh=mesh, ignored_params={p for p in layer.parameters() if p not in kept})
+    with progress(len(decoder.layers), 'sharing weights', 'layer') as bar:
+        for layer in decoder.layers:
+            if stream:
+                stream.fill(layer)
+            layer.to(device)
+            kept = {plain_weight(module.get_base_layer()) for module in layer.modules() if hasattr(module, 'lora_A')}
+            fully_shard(layer, mesh=mesh, ignored_params={p for p in layer.parameters() if p not in kept})
+            bar.update()
     if stream:
         stream.fill(model.get_base_model())
     move_outside(model.get_base_model(), decoder.layers, device)
