@@ -13,6 +13,7 @@ from lora_mbpp.cli import main
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import UserError
 from lora_mbpp.core.files import PROGRESS, read_json, write_json
+from lora_mbpp.core.runs import run_name
 from lora_mbpp.experiments import scheduling, sweep
 from lora_mbpp.experiments.reports import ReportFolders, ReportStep
 from lora_mbpp.experiments.scheduling import ReportScheduler, process_pool
@@ -272,3 +273,16 @@ def test_two_that_starve_each_other_are_both_tried_again(tmp_path, capsys, monke
     tries.clear()
     failed = run_fakes(monkeypatch, tmp_path, fake, ('a', 'b'), limit=2)
     assert sorted(tries) == ['a', 'b'] and sorted(failed) == ['a', 'b'] and 'FAILED' in capsys.readouterr().out
+
+
+def test_a_study_with_a_name_of_its_own_has_it_in_all_of_its_parts(tmp_path):
+    """Plan, analysis and the pass over all runs had it once, and the runs of the reports the preset's."""
+    given = {'group': 'second-try'}
+    study = Study(resolve('starter', artifacts_dir=str(tmp_path), **given), [8, 32], [0], given)
+    steps = study_steps(study)
+    by_stage = {name: [step for step in steps if step.name.startswith(name)] for name in ('01', '02', '03', '04')}
+    found = {run_name(resolve(**step.parameters)) for step in by_stage['02'] + by_stage['03']}
+    assert found == {'second-try-r8-s0', 'second-try-r32-s0'}
+    assert run_name(resolve(**by_stage['01'][0].parameters), base=True) == 'second-try-base'
+    assert found | {'second-try-base'} == set(sweep.generation_runs(study.cfg, by_stage['01'] + by_stage['03']))
+    assert by_stage['04'][0].parameters['group'] == 'second-try'

@@ -305,7 +305,11 @@ class RunConfig:
     artifacts_dir: str | None = param(
         None, 'checkpoints and metrics (default: artifacts)', 'baseline train eval analysis', place='new folder'
     )
-    group: str | None = param(None, "runs to compare (default: the preset's)", 'analysis')
+    group: str | None = param(
+        None,
+        "first part of the names of a study's runs, which are compared with each other (default: the preset)",
+        'baseline train eval analysis',
+    )
     margin: float = param(
         2.0,
         'points of pass@1: smaller differences do not matter; fix it before measuring',

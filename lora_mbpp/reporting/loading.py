@@ -9,6 +9,7 @@ __all__ = ['OF_A_RUN', 'OF_AN_EVALUATION', 'label_of', 'by_rank', 'unit_of', 'ch
 # %% ../../nbs/reporting/loading.ipynb #loading-imports
 from pathlib import Path
 
+from ..core.config import PRESETS
 from ..core.errors import UserError
 from ..core.files import read_json, shown
 from ..generation.extraction import EXTRACTION
@@ -120,14 +121,15 @@ def evaluated(folder: Path | str, preset: str, *kinds: str) -> list[dict]:
 
 # %% ../../nbs/reporting/loading.ipynb #loading-load
 def load_runs(folder: Path | str, preset: str, allow_test: bool = False) -> list[dict]:
-    "All evaluated runs of a preset, the base first. Raises `UserError` for none, no base, test runs or mixed settings."
+    "All evaluated runs of a preset or group, the base first. Raises `UserError` for none, no base, tests or a mixture."
     runs = evaluated(folder, preset, 'base', 'lora')
+    kind = 'preset' if preset in PRESETS else 'group'
     if not runs:
         raise UserError(
-            f'no evaluated runs of preset {preset} in {shown(folder)}: run lora-mbpp sweep --preset {preset}'
+            f'no evaluated runs of {kind} {preset} in {shown(folder)}: run lora-mbpp sweep --{kind} {preset}'
         )
     if runs[0]['run_info']['kind'] != 'base':
-        raise UserError(f'the base model is missing in {shown(folder)}: run lora-mbpp baseline --preset {preset}')
+        raise UserError(f'the base model is missing in {shown(folder)}: run lora-mbpp baseline --{kind} {preset}')
     check_comparable([{**r, 'run_info': {**r['run_info'], 'test_run': False}} for r in runs] if allow_test else runs)
     if said := older_rule(runs):
         print(f'{preset}: {said}')
