@@ -79,13 +79,13 @@ def measure(job: dict) -> None:
     trainer = engine_trainer(cfg, runtime, TrainerParts(model, tok, rows, monitor, folder, layout), watch)
     trainer.train()
     peaks = gather_object([max(monitor.peak.gb, peak_memory_gb()) * 1e9 / 2**30])
-    allocators = gather_object([allocator_state()])
+    growing = gather_object([share_of_growing_segments()])
     if processes.is_main_process:
         figures = {
             **speed(job, rows, watch.times),
             'forecast_seconds': forecast_seconds(run_plan),
             'peak_gib': round(max(peaks), 2),
-            **max(allocators, key=lambda one: one['allocated_gib']),
+            'growing': min(growing) if None not in growing else None,
             'forecast_gib': round(layout.memory['total'], 2),
             'load_s': round(loaded, 1),
             'load_peak_gib': round(load_peak, 2),
@@ -101,18 +101,15 @@ def measure(job: dict) -> None:
     end_processes(processes)
 
 
-def allocator_state() -> dict:
-    "Of this process's card: GiB that tensors took at most, and the share of what is reserved in segments that grow"
+def share_of_growing_segments() -> float | None:
+    "Of the memory that this process's card has reserved, None on a CPU"
     import torch
 
     if not torch.cuda.is_available():
-        return {'allocated_gib': 0.0, 'growing': None}
+        return None
     sizes = [(one['total_size'], one.get('is_expandable', False)) for one in torch.cuda.memory_snapshot()]
     reserved = sum(size for size, _ in sizes)
-    return {
-        'allocated_gib': round(torch.cuda.max_memory_allocated() / 2**30, 2),
-        'growing': round(sum(size for size, grows in sizes if grows) / reserved, 3) if reserved else None,
-    }
+    return round(sum(size for size, grows in sizes if grows) / reserved, 3) if reserved else None
 
 
 def one_layer_source(folder: Path):

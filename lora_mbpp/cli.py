@@ -63,6 +63,10 @@ def cmd_train(args) -> int:
     check_trackers(cfg)
     require_base(cfg)
     with quick_imports():
+        if (cfg.gpus or 1) > 1:
+            from lora_mbpp.models.runtime import check_gpus
+
+            check_gpus(cfg.gpus)  # before the imports that take long
         from lora_mbpp.train import train
 
     info = train(cfg)['train_info']

@@ -13,10 +13,14 @@ import pytest
 import torch
 from conftest import NOTEBOOKS, ROOT
 from torch import nn
+from transformers import TrainingArguments
 
+from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import UserError, complaint
 from lora_mbpp.models import compat
+from lora_mbpp.models.runtime import choose_runtime, let_segments_grow
 from lora_mbpp.models.tiny import tiny_model
+from lora_mbpp.training.recipe import trainer_arguments
 
 IDS = torch.arange(3, 13)[None]
 
@@ -351,6 +355,17 @@ def test_peft_calls_its_4bit_layer_by_that_name():
     compat.required('peft', 'peft.tuners.lora.bnb:Linear4bit', 'models/lora_layers knows it by its class name')
 
 
+@pytest.mark.parametrize('seen', [0, 1, 4])
+def test_a_process_trains_on_one_of_the_cards_that_it_sees(seen, tmp_path, monkeypatch):
+    """`lora-mbpp train` on a machine with two cards ended in a trace of TRL's."""
+    kept = property(lambda self: self.__dict__.get('_n_gpu', seen), lambda self, count: None)
+    monkeypatch.setattr(TrainingArguments, 'n_gpu', kept)
+    monkeypatch.setattr(TrainingArguments, '_setup_devices', torch.device('cpu'))
+    cfg = resolve('test')
+    arguments = trainer_arguments(cfg, choose_runtime(cfg), tmp_path, n_rows=16, fused_lora=True)
+    assert arguments.n_gpu == min(seen, 1)
+
+
 # ------------------------------------------------------------------------------------------------------------- torch
 
 
@@ -361,6 +376,21 @@ def test_attention_with_cuts_takes_scale_and_window():
     names = list(inspect.signature(found[0]).parameters)
     first = ['query', 'key', 'value', 'cu_seq_q', 'cu_seq_k', 'max_q', 'max_k']
     hold(names[:7] == first, 'torch', f'varlen_attn({", ".join(first)})', purpose)
+
+
+def test_the_allocator_takes_a_setting_when_cuda_has_begun(monkeypatch):
+    """Importing bitsandbytes starts CUDA, and the environment is read then: on cards no segment ever grew."""
+    told = []
+    monkeypatch.setattr(torch.cuda.memory, '_set_allocator_settings', told.append)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    for names, calls in (((), 1), (('PYTORCH_CUDA_ALLOC_CONF',), 0), (('PYTORCH_ALLOC_CONF',), 0)):
+        monkeypatch.delenv('PYTORCH_CUDA_ALLOC_CONF', raising=False)
+        for name in names:
+            monkeypatch.setenv(name, 'max_split_size_mb:512')  # the user's own
+        let_segments_grow()
+        let_segments_grow()  # a copy of a process that has said it
+        assert told == ['expandable_segments:True'] * 2 * calls
+        told.clear()
 
 
 def test_tensors_of_one_memory_have_one_key():

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['sdpa_attention_forward', 'sdpa_mask', 'OVERRIDDEN_METHODS', 'lacks', 'required', 'attention_name',
-           'set_attention_name', 'register_attention', 'varlen_attention', 'storage_key', 'sound_generator', 'is_4bit',
-           'expanded', 'keep_4bit_order', 'keep_meaning', 'restore_meaning', 'weight_count', 'pack_4bit', 'meanings_of',
-           'with_4bit_layers', 'conversion_reason', 'places_of', 'fill_buffers', 'recomputing_layers', 'liger_patches',
-           'changed_methods']
+           'set_attention_name', 'register_attention', 'varlen_attention', 'storage_key', 'sound_generator',
+           'set_allocator', 'is_4bit', 'expanded', 'keep_4bit_order', 'keep_meaning', 'restore_meaning', 'weight_count',
+           'pack_4bit', 'meanings_of', 'with_4bit_layers', 'conversion_reason', 'places_of', 'fill_buffers',
+           'recomputing_layers', 'liger_patches', 'changed_methods', 'on_one_card']
 
 # %% ../../nbs/models/compat.ipynb #compat-imports
 import importlib
@@ -105,6 +105,12 @@ def sound_generator(device: torch.device) -> Iterator[None]:
         number = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[number].graphsafe_set_state(renewed.graphsafe_get_state())
         raise
+
+# %% ../../nbs/models/compat.ipynb #compat-allocator
+def set_allocator(setting: str) -> None:
+    "Have CUDA's allocator follow a setting, written as in PYTORCH_ALLOC_CONF, from here on."
+    purpose = 'memory is kept without gaps by it'
+    required('torch', 'torch.cuda.memory:_set_allocator_settings', purpose)(setting)
 
 # %% ../../nbs/models/compat.ipynb #compat-bnb
 def is_4bit(weight) -> bool:
@@ -258,3 +264,10 @@ def changed_methods(base: type, library: str, expected: dict[str, tuple] = OVERR
             what = f"{base.__name__}.{name}({', '.join(wanted)})"
             sentences.append(lacks(library, what, 'PackedTrainer overrides it'))
     return sentences
+
+# %% ../../nbs/models/compat.ipynb #compat-card
+def on_one_card(arguments):
+    "The `TrainingArguments` of a trainer that keeps to one of the cards that its process sees."
+    if arguments.n_gpu > 1:  # decides on the device, too
+        arguments._n_gpu = 1
+    return arguments

@@ -78,8 +78,9 @@ READERS = 8  # threads, about as many as a decoder layer has large tensors
 class WeightStream:
     "Fills a model that was built without contents, part by part."
 
-    def __init__(self, model, source: TensorSource, device: str):
-        self.model, self.source, self.device = model, source, device
+    def __init__(self, model, source: TensorSource, device: str, dtype: torch.dtype):
+        "`dtype`: of the model; 4-bit weights are packed from numbers of it."
+        self.model, self.source, self.device, self.dtype = model, source, device, dtype
         names, self.made = names_of_tensors(model), {}
         self.uses = {identity: len(group) for identity, group in names.items()}
         self.kept = [tensor for *_, tensor in places_of(model)]  # alive, so that no other gets its identity
@@ -96,10 +97,16 @@ class WeightStream:
             for attribute, (name, identity) in self.wanted.get(id(module), {}).items()
             if getattr(module, attribute).is_meta
         ]
-        empty = {identity: (name, getattr(module, attribute).dtype) for module, attribute, name, identity in places}
+        empty = {
+            identity: (name, self.dtype_for(getattr(module, attribute))) for module, attribute, name, identity in places
+        }
         values = self.read({identity: what for identity, what in empty.items() if identity not in self.made})
         for module, attribute, _, identity in places:
             setattr(module, attribute, self.contents(identity, getattr(module, attribute), values))
+
+    def dtype_for(self, held: torch.Tensor) -> torch.dtype:
+        "Of what goes into the place of the empty tensor `held`; a 4-bit one has a dtype that means nothing."
+        return self.dtype if is_4bit(held) else held.dtype
 
     def read(self, tensors: dict[int, tuple[str, torch.dtype]]) -> dict[int, torch.Tensor]:
         "Tensors of these names, on the device and of these dtypes, under the same keys."
@@ -146,4 +153,4 @@ def open_stream(name: str, runtime: Runtime, source: TensorSource | None = None)
         with_4bit_layers(model, packing)
     if unknown := fill_buffers(model):
         return None, f'transformers does not tell the contents of {unknown}'
-    return WeightStream(model.eval(), source, runtime.device), ''
+    return WeightStream(model.eval(), source, runtime.device, getattr(torch, runtime.dtype)), ''

@@ -17,6 +17,7 @@ from trl import SFTConfig
 
 from ..core.config import Config, RecipeConfig, tracker_names
 from ..core.runs import run_name
+from ..models.compat import on_one_card
 from ..models.runtime import Runtime, has_bitsandbytes
 
 # %% ../../nbs/training/recipe.ipynb #recipe-scale
@@ -133,7 +134,7 @@ def trainer_arguments(
 ) -> SFTConfig:
     "TRL's configuration of the run. Rows come packed and without padding, so TRL prepares nothing."
     trackers = tracker_names(cfg.report_to)
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(folder / 'checkpoints'),
         save_steps=cfg.checkpoint_every or 1,
         gradient_checkpointing=False,
@@ -149,3 +150,4 @@ def trainer_arguments(
         **schedule_arguments(cfg, n_rows),
         **device_arguments(runtime, fused_lora),
     )
+    return on_one_card(arguments)

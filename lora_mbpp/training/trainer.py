@@ -93,6 +93,7 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         self.model.zero_grad = lambda *args, **kwargs: None  # a step begins with it, without asking every module
         # gradients are averaged here, at the end of a step: accelerate wraps nothing
         self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+        self.accelerator.free_memory = lambda *objects: objects  # of a trainer before: there was none
         if self.args.world_size > 1:
             self.gradients.start_alike()
 
@@ -106,8 +107,9 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         return loader
 
     def create_optimizer(self, *args, **kwargs):
-        "LoRA+'s optimizer where `lr_ratio` is set, torch's fused AdamW over the adapter in one piece."
-        flat = self.args.optim == 'adamw_torch_fused' and not self.args.weight_decay
+        "LoRA+'s optimizer where `lr_ratio` is set, torch's AdamW over the adapter in one piece on CUDA or if fused."
+        fused = self.args.optim == 'adamw_torch_fused' or self.args.device.type == 'cuda'
+        flat = self.args.optim in ('adamw_torch', 'adamw_torch_fused') and fused and not self.args.weight_decay
         if not self.lr_ratio and not flat:
             return super().create_optimizer(*args, **kwargs)
         if self.optimizer is None and not self.lr_ratio:
