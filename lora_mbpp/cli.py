@@ -262,6 +262,12 @@ def cmd_sweep(args) -> int:
 def cmd_report(args) -> int:
     "HTML pages and index page anew, from the reports that are there."
     cfg = config_from(given_values(args, 'analysis'))
+    if args.publish:
+        with quick_imports():
+            from lora_mbpp.experiments.publication import publish_study
+
+        print(f'published: {shown(publish_study(cfg, args.publish))}')
+        return 0
     with quick_imports():
         from lora_mbpp.experiments.index_page import rebuild
 
@@ -497,6 +503,8 @@ def build_parser() -> argparse.ArgumentParser:
         text = 'also complete the tasks and run the programs (default: NLL only)'
         command.add_argument('--run-programs', '--passes', action='store_true', help=text)
     report = add_command(commands, 'report', cmd_report)
+    text = 'instead write metrics, tables, figures, the passes of each task and their hashes there, for others to check'
+    report.add_argument('--publish', metavar='FOLDER', help=text)
     add_export_options(add_command(commands, 'export', cmd_export))
     chat = add_command(commands, 'chat', cmd_chat)
     chat.add_argument('--ask', metavar='TEXT', help='one question (default: those that are typed, a line each)')

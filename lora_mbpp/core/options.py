@@ -56,7 +56,7 @@ FOR_ONE_RUN = (  # what a command for several runs sets itself
     *('rank', 'run', 'output_dir', 'merge', 'tag', 'rows', 'control'),
 )
 FOR_ONE_ADAPTER = (  # what a command that takes an adapter along reads
-    *('preset', 'model', 'dtype', 'rank', 'seed', 'tag', 'control', 'run', 'lora_dir', 'artifacts_dir'),
+    *('preset', 'model', 'dtype', 'rank', 'seed', 'tag', 'control', 'run', 'group', 'lora_dir', 'artifacts_dir'),
     'max_new_tokens',
 )
 FOR_ONE_STAGE = ('seed', 'lora_dir', 'out_file', 'train_file', 'val_file', 'benchmark')
@@ -72,7 +72,7 @@ COMMANDS = {  # command: (its stages, their parameters that are none of its opti
     'baseline': (('baseline',), ()),
     'train': (('train',), ()),
     'eval': (('eval',), ()),
-    'plan': (('data', 'train'), (*FOR_ONE_RUN, 'overwrite')),
+    'plan': (('data', 'train'), (*FOR_ONE_RUN, 'overwrite', 'group')),
     'sweep': (STAGES, (*FOR_ONE_RUN, *FOR_ONE_STAGE)),
     'truncate': (('eval',), ()),
     'snapshots': (('eval',), ()),

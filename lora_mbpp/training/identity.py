@@ -18,7 +18,7 @@ from .model_card import is_replaceable
 
 # %% ../../nbs/training/identity.ipynb #identity-values
 NOT_IDENTITY = {
-    *('preset', 'run', 'tag', 'overwrite', 'merge', 'report_to', 'checkpoint_every', 'snapshots'),
+    *('preset', 'group', 'run', 'tag', 'overwrite', 'merge', 'report_to', 'checkpoint_every', 'snapshots'),
     *('artifacts_dir', 'data_dir', 'output_dir', 'train_file', 'val_file', 'mbpp_file', 'codealpaca_file'),
     *('source', 'python_only', 'near_duplicate', 'rows', 'control'),
     *('row_tokens', 'recomputed_layers', 'vram', 'gpus', 'sharding', 'cuda_graphs'),
