@@ -446,7 +446,7 @@ def add_sweep_options(command: argparse.ArgumentParser) -> None:
         default='auto',
         choices=('auto', 'true', 'false'),
         help='train the runs of the study together, on one loaded base in one process a card '
-        '(default: auto, which leaves each run to its report)',
+        '(default: auto, which does so on a card for bases of up to 2 billion weights)',
     )
     command.add_argument(
         '--verbose', action='store_true', help='also print what the notebooks print (default: one line a step)'

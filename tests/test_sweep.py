@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import nbformat
 import pytest
@@ -14,7 +15,7 @@ from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import UserError
 from lora_mbpp.core.files import PROGRESS, read_json, write_json
 from lora_mbpp.core.runs import run_name
-from lora_mbpp.experiments import scheduling, sweep
+from lora_mbpp.experiments import scheduling, sweep, together
 from lora_mbpp.experiments.reports import ReportFolders, ReportStep
 from lora_mbpp.experiments.scheduling import ReportScheduler, process_pool
 from lora_mbpp.experiments.study import Study, best_rates, search_steps, study_steps
@@ -286,3 +287,32 @@ def test_a_study_with_a_name_of_its_own_has_it_in_all_of_its_parts(tmp_path):
     assert run_name(resolve(**by_stage['01'][0].parameters), base=True) == 'second-try-base'
     assert found | {'second-try-base'} == set(sweep.generation_runs(study.cfg, by_stage['01'] + by_stage['03']))
     assert by_stage['04'][0].parameters['group'] == 'second-try'
+
+
+def test_a_small_base_is_trained_together_on_a_card_and_a_large_one_is_left_to_its_reports(
+    tmp_path, monkeypatch, capsys
+):
+    scheduler = ReportScheduler(None)
+    cfgs = [resolve('test', rank=rank, artifacts_dir=str(tmp_path), data_dir=str(tmp_path / 'data')) for rank in (1, 2)]
+    assert 'no faster' in sweep.untogether_reason(scheduler, cfgs)
+    monkeypatch.setattr(sweep, 'card_count', lambda: 1)
+    assert sweep.untogether_reason(scheduler, cfgs) is None
+    monkeypatch.setattr(together, 'SMALL', 1000)
+    outcome = together.train_together(cfgs, only_small=True)
+    assert outcome.alone.keys() == {'test-r1-s0', 'test-r2-s0'} and not outcome.trained
+    assert 'keeps a card busy' in capsys.readouterr().out
+    assert not (tmp_path / 'checkpoints').exists()
+    assert len(together.train_together(cfgs).trained) == 2
+
+
+def test_answers_are_made_beside_reports_that_only_tell_of_trained_runs(tmp_path, monkeypatch):
+    """And never while runs are still trained by their reports, or in this process."""
+    study = Study(resolve('test', artifacts_dir=str(tmp_path)), [1], [0])
+    trainings = [step for step in study_steps(study) if step.name.startswith('02')]
+    others = ReportScheduler(ThreadPoolExecutor(1))
+    assert not sweep.trained_elsewhere(trainings, others)
+    for product in trainings[0].products:
+        write_json(product, {})
+    assert sweep.trained_elsewhere(trainings, others)
+    assert not sweep.trained_elsewhere(trainings, replace(others, on_cluster=True))
+    assert not sweep.trained_elsewhere(trainings, ReportScheduler(scheduling.InlineExecutor()))

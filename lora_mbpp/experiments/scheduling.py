@@ -283,7 +283,7 @@ class SchedulerOptions:
     address: str | None = None
     # what the notebooks print appears in the console too
     verbose: bool = False
-    # whether the runs of a study are trained together: `true`, `false`, `auto` (not yet)
+    # whether the runs of a study are trained together: `true`, `false`, `auto` (small bases, on cards)
     together: str = 'auto'
 
 

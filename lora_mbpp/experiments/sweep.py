@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['PASS', 'ANSWERS', 'TOGETHER', 'check_writable', 'check_study', 'in_passes', 'generation_runs', 'generate_together',
-           'answer_prompts', 'untogether_reason', 'train_missing_together', 'named', 'search_rates', 'run_study',
-           'told_when_stopped', 'index_of', 'write_plan', 'sweep']
+           'answer_prompts', 'untogether_reason', 'train_missing_together', 'named', 'search_rates',
+           'trained_elsewhere', 'run_study', 'told_when_stopped', 'index_of', 'write_plan', 'sweep']
 
 # %% ../../nbs/experiments/sweep.ipynb #14-a0d83867
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,16 +94,26 @@ PASS, ANSWERS = 'completions of all runs', 'answers of the base for the control 
 TOGETHER = 'training of all runs'
 
 
-def in_passes(scheduler: ReportScheduler, name: str, place: str, calls: list[tuple]) -> list:
-    """What calls of the function at `place` return, which are made side by side, outside of this process.
+def in_passes(
+    scheduler: ReportScheduler,
+    name: str,  # of the step on the page of progress
+    place: str,  # of a function: 'module:name'
+    calls: list[tuple],
+    ending: ExitStack | None = None,  # that waits for the end of the processes (default: it is waited for here)
+) -> list:
+    """What calls of a function return, which are made side by side, outside of this process.
 
-    `name`: of the step on the page of progress. A call that fails is told, and left out."""
+    A call that fails is told, and left out."""
     scheduler.watch(name, 'running')
     # on this machine new processes generate, so that no GPU memory stays taken afterwards
     local = isinstance(scheduler.executor, (InlineExecutor, ProcessPoolExecutor))
     outcome, found = 'done', []
-    with process_pool(len(calls)) if local else nullcontext(scheduler.executor) as executor:
-        call = (in_silence, called_by_name) if local and not scheduler.verbose else (called_by_name,)
+    call = (in_silence, called_by_name) if local and not scheduler.verbose else (called_by_name,)
+    with ExitStack() as here:
+        executor = process_pool(len(calls)) if local else scheduler.executor
+        if local:
+            (ending or here).callback(threading.Thread.join, shut := threading.Thread(target=executor.shutdown))
+            here.callback(shut.start)
         for future in [executor.submit(*call, place, *arguments) for arguments in calls]:
             if error := future.exception():
                 outcome = first_line(error)
@@ -150,12 +161,17 @@ def untogether_reason(scheduler: ReportScheduler, runs: list[Config]) -> str | N
         return 'a cluster gets each of them as a task'
     if any((cfg.gpus or 1) > 1 for cfg in runs):
         return 'several processes share each of them'
-    if scheduler.together == 'auto':
-        return 'together only with --together true' if card_count() else 'a CPU computes them no faster together'
+    if scheduler.together == 'auto' and not card_count():
+        return 'a CPU computes them no faster together'
     return None
 
 
-def train_missing_together(steps: list[ReportStep], folders: ReportFolders, scheduler: ReportScheduler) -> None:
+def train_missing_together(
+    steps: list[ReportStep],
+    folders: ReportFolders,
+    scheduler: ReportScheduler,
+    ending: ExitStack | None = None,  # as `in_passes` takes it
+) -> None:
     "Train the runs of these steps that have no report yet, together on each GPU, outside of this process."
     trainings = [step for step in steps if step.notebook == '02_train.ipynb' and not is_done(step, folders)]
     runs = [resolve(**step.parameters) for step in trainings]
@@ -167,8 +183,9 @@ def train_missing_together(steps: list[ReportStep], folders: ReportFolders, sche
     n_parts = min(scheduler.devices, len(runs))
     divided = f', divided among {n_parts} GPUs' if n_parts > 1 else ''
     print(f'training {len(runs)} runs together{divided}', flush=True)
-    started, calls = time.perf_counter(), [(runs[i::n_parts],) for i in range(n_parts)]
-    for outcome in in_passes(scheduler, TOGETHER, 'lora_mbpp.experiments.together:train_together', calls):
+    only_small, place = scheduler.together == 'auto', 'lora_mbpp.experiments.together:train_together'
+    started, calls = time.perf_counter(), [(runs[i::n_parts], only_small) for i in range(n_parts)]
+    for outcome in in_passes(scheduler, TOGETHER, place, calls, ending):
         for name, why in (outcome.alone | outcome.stopped).items():
             print(f'{name} is left to its report: {why}', flush=True)
         print(f'{len(outcome.trained)} runs are trained, {time.perf_counter() - started:.0f} s', flush=True)
@@ -196,6 +213,12 @@ def search_rates(study: Study, scheduler: ReportScheduler, folders: ReportFolder
     return rates
 
 # %% ../../nbs/experiments/sweep.ipynb #14-sw-study
+def trained_elsewhere(trainings: list[ReportStep], scheduler: ReportScheduler) -> bool:
+    "True where all of these runs are trained, and their reports, which only tell of it, are made by other processes."
+    alone = scheduler.on_cluster or isinstance(scheduler.executor, InlineExecutor)
+    return not alone and all(Path(product).exists() for step in trainings for product in step.products)
+
+
 def run_study(
     study: Study, scheduler: ReportScheduler, folders: ReportFolders, failed: dict[str, str]
 ) -> list[ReportStep]:
@@ -208,17 +231,29 @@ def run_study(
     trainings = [step for step in steps if step.name.startswith('02')]
     scheduler.run(steps[:1], folders, failed, steps)
     answer_prompts(study.cfg, [step for step in trainings if not is_done(step, folders) and not failed], scheduler)
+    ending = ExitStack()  # of processes that have trained: giving a card's memory back takes seconds
     if steps[0].name not in failed:
-        train_missing_together(trainings, folders, scheduler)
-    scheduler.run(trainings, folders, failed, steps)
-    missing = [
-        step
-        for step in steps
-        if step.name.startswith(('01', '03'))
-        and not failed_requirement(step, set(failed))
-        and not is_done(step, folders)
-    ]
-    generate_together(study.cfg, missing, scheduler)
+        train_missing_together(trainings, folders, scheduler, ending)
+
+    def answer() -> None:
+        ending.close()
+        missing = [
+            step
+            for step in steps
+            if step.name.startswith(('01', '03'))
+            and not failed_requirement(step, set(failed))
+            and not is_done(step, folders)
+        ]
+        generate_together(study.cfg, missing, scheduler)
+
+    if trained_elsewhere(trainings, scheduler):
+        with ThreadPoolExecutor(1) as beside:
+            answers = beside.submit(answer)
+            scheduler.run(trainings, folders, failed, steps)
+            answers.result()
+    else:
+        scheduler.run(trainings, folders, failed, steps)
+        answer()
     scheduler.run(steps[1 + len(trainings) :], folders, failed, steps)
     return steps
 

@@ -88,7 +88,7 @@ def groups_by_rank(runs: list, rank: Callable, at_once: int) -> list[list]:
     return [runs[i : i + size] for i in range(0, len(runs), size)]
 
 # %% ../../nbs/training/together.ipynb #together-table
-SCORED_TOKENS = 2**14  # of all runs, in a pass without gradients
+SCORED_TOKENS = 2**14  # of all runs, in a pass without gradients, at least
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,10 @@ class ScoreRequest:
 class Table:
     "Computes the rows of several runs, as many `at_once` as there is memory for."
 
-    def __init__(self, joint: JointModel, at_once: int, unrecorded: str = 'switched off'):
-        "`unrecorded`: why rows are not recorded as CUDA graphs, empty where they are."
+    def __init__(self, joint: JointModel, at_once: int, unrecorded: str = 'switched off', tokens: int = 0):
+        "`unrecorded`: why rows are not recorded as CUDA graphs, empty where they are. `tokens`: of a pass, as planned."
         self.joint, self.at_once, self.exhausted = joint, at_once, False
+        self.scored_tokens = max(SCORED_TOKENS, tokens)
         self.present, self.changes = [], []  # runs of the last pass over all; what running out of memory changed
         self.start_recording(unrecorded)
 
@@ -152,7 +153,7 @@ class Table:
         for lengths, runs in alike.items():
             for group in self.groups(runs):
                 total = torch.zeros(len(group), device=self.joint.anchor.device)
-                for share in shares(list(lengths), max(*lengths, SCORED_TOKENS // len(group))):
+                for share in shares(list(lengths), max(*lengths, self.scored_tokens // len(group))):
                     total += self.scored(group, [[asked[run][i] for i in share] for run in group])
                 found |= {run: nats / answer_count(asked[run]) for run, nats in zip(group, total.tolist())}
         self.joint.carrier.train()
@@ -256,11 +257,12 @@ def in_lockstep(
 # %% ../../nbs/training/together.ipynb #together-memory
 @dataclass(frozen=True)
 class JointPlan:
-    "How runs are trained together: how many runs a pass takes, recorded or not, and GiB by part."
+    "How runs are trained together: how many runs a pass takes, recorded or not, GiB by part, and tokens of a pass."
 
     at_once: int
     recorded: bool
     memory: dict
+    tokens: int = 0
 
 
 def adapter_bytes(model: PlannedModel, ranks: list[int], at_once: int) -> float:
@@ -302,5 +304,5 @@ def plan_together(
         for at_once in range(most, 0, -1):
             need = joint_memory(model, layout, ranks, at_once, recorded)
             if need['total'] <= layout.budget:
-                return JointPlan(at_once, recorded, need)
+                return JointPlan(at_once, recorded, need, at_once * layout.row_tokens)
     return None
