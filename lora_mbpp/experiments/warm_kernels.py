@@ -11,6 +11,7 @@ __all__ = ['PREPARED', 'COPIES', 'INLINE', 'become_kernel', 'serve', 'has_cuda_d
 import contextlib
 import gc
 import importlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -45,6 +46,8 @@ def become_kernel(request: dict) -> None:
     os.chdir(request['cwd'])
     sys.argv = ['ipykernel_launcher', *request['arguments']]
     kernel_app = importlib.import_module('ipykernel.kernelapp')
+    # whoever ends a kernel interrupts it first
+    logging.getLogger('IPKernelApp').addFilter(lambda record: 'KeyboardInterrupt caught' not in record.getMessage())
     kernel_app.launch_new_instance()
     raise SystemExit
 
