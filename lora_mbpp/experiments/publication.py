@@ -50,11 +50,11 @@ def manifest_of(study: str, runs: list[dict], folder: Path, names: list[str]) ->
 
 def clear_former(folder: Path, study: str) -> None:
     "Remove what `publish_study` has written here before. Raises `UserError` where that was another study."
-    former = (
-        read_json(folder / 'manifest.json') if (folder / 'manifest.json').exists() else {'study': study, 'files': {}}
-    )
+    path = folder / 'manifest.json'
+    former = read_json(path) if path.exists() else {'study': study, 'files': {}}
     if former.get('study') != study:
-        raise UserError(f"{shown(folder)} holds the study {former.get('study')}: name another folder")
+        holds = f"the study {former['study']}" if former.get('study') else 'a manifest of another origin'
+        raise UserError(f'{shown(folder)} holds {holds}: name another folder')
     for name in former['files']:
         if (folder / name).resolve().is_relative_to(folder.resolve()):
             (folder / name).unlink(missing_ok=True)
@@ -65,9 +65,11 @@ def publish_study(cfg: Config, folder: Path | str) -> Path:
 
     Raises `UserError` for runs that cannot be compared, and for a folder of another study."""
     source, group, folder = artifacts_folder(cfg), group_name(cfg), Path(folder).expanduser()
+    if folder.resolve() == source.resolve():
+        raise UserError(f'{shown(folder)} is where the runs are: name another folder to publish them in')
     runs, repeated = comparable_study(source, group)
-    clear_former(folder, group)
     found = find(source, group, runs, repeated, margins_of(cfg))
+    clear_former(folder, group)
     tables = (
         result_tables(runs, repeated, found.comparisons) | finding_tables(found) | probe_tables(source, group, runs)
     )
