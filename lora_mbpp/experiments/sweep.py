@@ -252,6 +252,7 @@ def run_study(
             scheduler.run(trainings, folders, failed, steps)
             answers.result()
     else:
+        ending.close()  # a training plans with the memory that is free
         scheduler.run(trainings, folders, failed, steps)
         answer()
     scheduler.run(steps[1 + len(trainings) :], folders, failed, steps)
