@@ -384,7 +384,8 @@ def test_the_allocator_takes_a_setting_when_cuda_has_begun(monkeypatch):
     monkeypatch.setattr(torch.cuda.memory, '_set_allocator_settings', told.append)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     for names, calls in (((), 1), (('PYTORCH_CUDA_ALLOC_CONF',), 0), (('PYTORCH_ALLOC_CONF',), 0)):
-        monkeypatch.delenv('PYTORCH_CUDA_ALLOC_CONF', raising=False)
+        monkeypatch.setenv('PYTORCH_CUDA_ALLOC_CONF', '')  # so that it is as before, afterwards
+        monkeypatch.delenv('PYTORCH_CUDA_ALLOC_CONF')
         for name in names:
             monkeypatch.setenv(name, 'max_split_size_mb:512')  # the user's own
         let_segments_grow()

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import ExitStack
 
 import nbformat
 import pytest
@@ -305,14 +305,92 @@ def test_a_small_base_is_trained_together_on_a_card_and_a_large_one_is_left_to_i
     assert len(together.train_together(cfgs).trained) == 2
 
 
-def test_answers_are_made_beside_reports_that_only_tell_of_trained_runs(tmp_path, monkeypatch):
-    """And never while runs are still trained by their reports, or in this process."""
-    study = Study(resolve('test', artifacts_dir=str(tmp_path)), [1], [0])
-    trainings = [step for step in study_steps(study) if step.name.startswith('02')]
-    others = ReportScheduler(ThreadPoolExecutor(1))
-    assert not sweep.trained_elsewhere(trainings, others)
-    for product in trainings[0].products:
-        write_json(product, {})
-    assert sweep.trained_elsewhere(trainings, others)
-    assert not sweep.trained_elsewhere(trainings, replace(others, on_cluster=True))
-    assert not sweep.trained_elsewhere(trainings, ReportScheduler(scheduling.InlineExecutor()))
+class Told:
+    """A scheduler that notes what it is asked for; the reports of trainings wait for `until`."""
+
+    def __init__(self, events, executor=None, until=None):
+        self.events, self.executor, self.until = events, executor, until
+
+    def run(self, steps, folders, failed, study):
+        stage = steps[0].name[:2] if steps else ''
+        if stage == '02' and self.until is not None and not self.until.wait(30):
+            raise TimeoutError('nothing is done beside the reports')
+        self.events.append(f'reports {stage}')
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """What a study does, as it is done; `trained`: what the joint training says."""
+    events, answering = [], threading.Event()
+
+    def train(steps, folders, scheduler, ending):
+        ending.callback(events.append, 'memory is free')
+        return events[0] == 'together'
+
+    def answer(cfg, steps, scheduler):
+        events.append('answers')
+        answering.set()
+
+    monkeypatch.setattr(sweep, 'train_missing_together', train)
+    monkeypatch.setattr(sweep, 'generate_together', answer)
+    monkeypatch.setattr(sweep, 'is_done', lambda step, folders: False)
+    return events, answering
+
+
+def study_of(place):
+    return Study(resolve('test', artifacts_dir=str(place)), [1, 2], [0])
+
+
+def test_answers_are_made_beside_reports_that_only_tell_of_trained_runs(tmp_path, passes):
+    events, answering = passes
+    events.append('together')
+    sweep.run_study(study_of(tmp_path), Told(events, until=answering), None, {})
+    assert events == ['together', 'reports 00', 'memory is free', 'answers', 'reports 02', 'reports 01']
+
+
+@pytest.mark.parametrize('said, executor', [('alone', None), ('together', scheduling.InlineExecutor())])
+def test_answers_wait_for_runs_that_their_reports_train_and_these_for_memory(tmp_path, passes, said, executor):
+    events, _ = passes
+    events.append(said)
+    sweep.run_study(study_of(tmp_path), Told(events, executor), None, {})
+    assert events == [said, 'reports 00', 'memory is free', 'reports 02', 'answers', 'reports 01']
+
+
+def test_an_interrupt_of_the_reports_calls_the_answers_off(tmp_path, passes, monkeypatch):
+    events, _ = passes
+    interrupted, told = threading.Event(), Told(events)
+
+    def train(steps, folders, scheduler, ending):
+        ending.callback(interrupted.wait, 30)
+        return True
+
+    monkeypatch.setattr(sweep, 'train_missing_together', train)
+
+    def run(steps, *given):
+        if steps[0].name.startswith('02'):
+            threading.Timer(0.2, interrupted.set).start()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(told, 'run', run)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run_study(study_of(tmp_path), told, None, {})
+    assert interrupted.is_set() and events == []
+
+
+def test_processes_of_a_pass_end_where_they_are_waited_for(monkeypatch):
+    """The memory of a card that a training held is given back while reports are made."""
+    ended, pools = threading.Event(), []
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, *given, **named):
+            assert ended.wait(30)
+            pools.append('ended')
+
+    monkeypatch.setattr(sweep, 'process_pool', Pool)
+    scheduler = ReportScheduler(scheduling.InlineExecutor())
+    with ExitStack() as ending:
+        assert sweep.in_passes(scheduler, 'a pass', 'builtins:abs', [(-1,), (2,)], ending) == [1, 2]
+        assert pools == []
+        ended.set()
+    assert pools == ['ended']
+    assert sweep.in_passes(scheduler, 'a pass', 'builtins:abs', [(-1,)]) == [1] and pools == ['ended', 'ended']

@@ -389,6 +389,32 @@ def test_methods_of_the_trainer_that_are_replaced_are_known():
     assert changed_methods(SFTTrainer, 'trl') == []
 
 
+@pytest.mark.parametrize(
+    'settings, one_piece',
+    [
+        (dict(optim='adamw_torch', device='cuda'), True),
+        (dict(optim='adamw_torch', device='cpu'), False),
+        (dict(optim='adamw_torch_fused', device='cpu'), True),
+        (dict(optim='adamw_torch_fused', device='cuda', weight_decay=0.1), False),
+        (dict(optim='adamw_torch_fused', device='cuda', fp16=True), False),  # a scaler leaves out steps: it is told of
+        (dict(optim='paged_adamw_8bit', device='cuda'), False),
+    ],
+    ids=str,
+)
+def test_an_adapter_in_one_piece_is_moved_where_that_is_the_same(monkeypatch, settings, one_piece):
+    from trl import SFTTrainer
+
+    from lora_mbpp.training import trainer as chapter
+
+    monkeypatch.setattr(SFTTrainer, 'create_optimizer', lambda self: "torch's own")
+    monkeypatch.setattr(chapter, 'FlatAdamW', lambda adapter, **given: 'in one piece')
+    usual = dict(weight_decay=0.0, fp16=False, learning_rate=1e-4, adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-8)
+    trainer = PackedTrainer.__new__(PackedTrainer)
+    trainer.args = SimpleNamespace(**usual | settings | {'device': torch.device(settings['device'])})
+    trainer.lr_ratio, trainer.optimizer, trainer.gradients = None, None, SimpleNamespace(adapter=None)
+    assert trainer.create_optimizer() == ('in one piece' if one_piece else "torch's own")
+
+
 def test_plan_in_words_and_numbers(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)  # a card of this machine would be measured
     (tmp_path / 'none.jsonl').write_text('no data\n')

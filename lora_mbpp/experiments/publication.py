@@ -87,4 +87,4 @@ def publish_study(cfg: Config, folder: Path | str) -> Path:
     if (plan := plan_file(source, group)).exists():
         shutil.copyfile(plan, plan_file(folder, group))
         names.append(plan.name)
-    return write_json(folder / 'manifest.json', manifest_of(group, runs, folder, [*names, 'counts.csv']))
+    return write_json(folder / 'manifest.json', manifest_of(group, evaluated, folder, [*names, 'counts.csv']))

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['PASS', 'ANSWERS', 'TOGETHER', 'check_writable', 'check_study', 'in_passes', 'generation_runs', 'generate_together',
            'answer_prompts', 'untogether_reason', 'train_missing_together', 'named', 'search_rates',
-           'trained_elsewhere', 'run_study', 'told_when_stopped', 'index_of', 'write_plan', 'sweep']
+           'beside_each_other', 'run_study', 'told_when_stopped', 'index_of', 'write_plan', 'sweep']
 
 # %% ../../nbs/experiments/sweep.ipynb #14-a0d83867
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 from ..core.config import Config, resolve
 from ..core.controls import check_controls
@@ -171,24 +172,29 @@ def train_missing_together(
     folders: ReportFolders,
     scheduler: ReportScheduler,
     ending: ExitStack | None = None,  # as `in_passes` takes it
-) -> None:
-    "Train the runs of these steps that have no report yet, together on each GPU, outside of this process."
+) -> bool:
+    """Train the runs of these steps that have no report yet, together on each GPU, outside of this process.
+
+    Returns True where that was done, and all of them are trained now."""
     trainings = [step for step in steps if step.notebook == '02_train.ipynb' and not is_done(step, folders)]
     runs = [resolve(**step.parameters) for step in trainings]
     if len(runs) < 2:
-        return
+        return False
     if why := untogether_reason(scheduler, runs):
         print(f'{len(runs)} runs are trained one by one: {why}', flush=True)
-        return
+        return False
     n_parts = min(scheduler.devices, len(runs))
     divided = f', divided among {n_parts} GPUs' if n_parts > 1 else ''
     print(f'training {len(runs)} runs together{divided}', flush=True)
     only_small, place = scheduler.together == 'auto', 'lora_mbpp.experiments.together:train_together'
+    trained = set()
     started, calls = time.perf_counter(), [(runs[i::n_parts], only_small) for i in range(n_parts)]
     for outcome in in_passes(scheduler, TOGETHER, place, calls, ending):
         for name, why in (outcome.alone | outcome.stopped).items():
             print(f'{name} is left to its report: {why}', flush=True)
         print(f'{len(outcome.trained)} runs are trained, {time.perf_counter() - started:.0f} s', flush=True)
+        trained |= set(outcome.trained)
+    return trained >= set(map(run_name, runs))
 
 # %% ../../nbs/experiments/sweep.ipynb #14-sw-lr
 def named(kind: int | tuple[str, int]) -> str:
@@ -213,10 +219,17 @@ def search_rates(study: Study, scheduler: ReportScheduler, folders: ReportFolder
     return rates
 
 # %% ../../nbs/experiments/sweep.ipynb #14-sw-study
-def trained_elsewhere(trainings: list[ReportStep], scheduler: ReportScheduler) -> bool:
-    "True where all of these runs are trained, and their reports, which only tell of it, are made by other processes."
-    alone = scheduler.on_cluster or isinstance(scheduler.executor, InlineExecutor)
-    return not alone and all(Path(product).exists() for step in trainings for product in step.products)
+def beside_each_other(one: Callable[[], None], other: Callable[[Event], None]) -> None:
+    "Do one thing, and the other in a thread, which is told by its event where the first one failed."
+    failed = Event()
+    with ThreadPoolExecutor(1) as beside:
+        second = beside.submit(other, failed)
+        try:
+            one()
+        except BaseException:  # an interrupt above all
+            failed.set()
+            raise
+        second.result()
 
 
 def run_study(
@@ -232,11 +245,15 @@ def run_study(
     scheduler.run(steps[:1], folders, failed, steps)
     answer_prompts(study.cfg, [step for step in trainings if not is_done(step, folders) and not failed], scheduler)
     ending = ExitStack()  # of processes that have trained: giving a card's memory back takes seconds
-    if steps[0].name not in failed:
-        train_missing_together(trainings, folders, scheduler, ending)
+    trained = steps[0].name not in failed and train_missing_together(trainings, folders, scheduler, ending)
 
-    def answer() -> None:
+    def report_trainings() -> None:
+        scheduler.run(trainings, folders, failed, steps)
+
+    def answer(given_up: Event) -> None:
         ending.close()
+        if given_up.is_set():
+            return
         missing = [
             step
             for step in steps
@@ -246,15 +263,12 @@ def run_study(
         ]
         generate_together(study.cfg, missing, scheduler)
 
-    if trained_elsewhere(trainings, scheduler):
-        with ThreadPoolExecutor(1) as beside:
-            answers = beside.submit(answer)
-            scheduler.run(trainings, folders, failed, steps)
-            answers.result()
+    if trained and not isinstance(scheduler.executor, InlineExecutor):  # reports only tell, in other processes
+        beside_each_other(report_trainings, answer)
     else:
         ending.close()  # a training plans with the memory that is free
-        scheduler.run(trainings, folders, failed, steps)
-        answer()
+        report_trainings()
+        answer(Event())
     scheduler.run(steps[1 + len(trainings) :], folders, failed, steps)
     return steps
 

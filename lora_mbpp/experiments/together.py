@@ -317,9 +317,10 @@ def train_together(cfgs: list[Config], only_small: bool = False) -> Outcome:
     anything, where `only_small` bases are wanted and this is none."""
     let_segments_grow()
     runtime, outcome = choose_runtime(cfgs[0]), Outcome()
-    if only_small and (weights := shape_of(config_of(cfgs[0].model)).linear) > SMALL:
-        names, billions = [run_name(cfg) for cfg in cfgs], weights / 1e9
-        outcome.leave(names, f'a base of {billions:.1f} billion weights keeps a card busy by itself')
+    shape = shape_of(config_of(cfgs[0].model)) if only_small else None
+    if shape and (weights := shape.linear + shape.other) > SMALL:
+        why = f'a base of {weights / 1e9:.1f} billion weights keeps a card busy by itself'
+        outcome.leave([run_name(cfg) for cfg in cfgs], why)
         return outcome
     processes = processes_of(runtime.device)
     with ExitStack() as locks:

@@ -123,13 +123,11 @@ def evaluated(folder: Path | str, preset: str, *kinds: str) -> list[dict]:
 def load_runs(folder: Path | str, preset: str, allow_test: bool = False) -> list[dict]:
     "All evaluated runs of a preset or group, the base first. Raises `UserError` for none, no base, tests or a mixture."
     runs = evaluated(folder, preset, 'base', 'lora')
-    kind = 'preset' if preset in PRESETS else 'group'
+    how = f'--preset {preset}' if preset in PRESETS else f"--group {preset}, with the study's --preset or --model"
     if not runs:
-        raise UserError(
-            f'no evaluated runs of {kind} {preset} in {shown(folder)}: run lora-mbpp sweep --{kind} {preset}'
-        )
+        raise UserError(f'no evaluated runs of {preset} in {shown(folder)}: run lora-mbpp sweep {how}')
     if runs[0]['run_info']['kind'] != 'base':
-        raise UserError(f'the base model is missing in {shown(folder)}: run lora-mbpp baseline --{kind} {preset}')
+        raise UserError(f'the base model is missing in {shown(folder)}: run lora-mbpp baseline {how}')
     check_comparable([{**r, 'run_info': {**r['run_info'], 'test_run': False}} for r in runs] if allow_test else runs)
     if said := older_rule(runs):
         print(f'{preset}: {said}')

@@ -169,6 +169,7 @@ class Table:
 
     def make_room(self) -> None:
         "After running out of memory: no recordings, else fewer runs at once, else none."
+        self.scored_tokens = SCORED_TOKENS
         if not self.recordings.fault:
             said = 'no steps are recorded'
             self.start_recording('out of memory')

@@ -110,6 +110,7 @@ class PackedTrainer(WholeCheckpoints, SharedWeights, SFTTrainer):
         "LoRA+'s optimizer where `lr_ratio` is set, torch's AdamW over the adapter in one piece on CUDA or if fused."
         fused = self.args.optim == 'adamw_torch_fused' or self.args.device.type == 'cuda'
         flat = self.args.optim in ('adamw_torch', 'adamw_torch_fused') and fused and not self.args.weight_decay
+        flat &= not self.args.fp16  # whose scaler leaves out steps, and asks the optimizer to
         if not self.lr_ratio and not flat:
             return super().create_optimizer(*args, **kwargs)
         if self.optimizer is None and not self.lr_ratio:
