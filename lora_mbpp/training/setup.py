@@ -49,7 +49,7 @@ def give_contents(model: PeftModel) -> None:
     "Let an adapter without contents have some: zeros, beside its base, in the CPU's memory for a base without."
     for module in model.modules():
         if isinstance(module, LoraLayer):
-            place = module.get_base_layer().weight.device
+            place = next(module.get_base_layer().parameters()).device
             for matrix in (module.lora_A['default'], module.lora_B['default']):
                 if matrix.weight.is_meta:
                     matrix.to_empty(device='cpu' if place.type == 'meta' else place).weight.data.zero_()
