@@ -7,6 +7,7 @@ __all__ = ['FIGURES', 'results_folder', 'result_tables', 'finding_tables', 'draw
            'save_figures']
 
 # %% ../nbs/04_analysis.ipynb #04-ca9341d6
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -153,9 +154,11 @@ def anatomy_tables(folder: Path, runs: list[dict]) -> dict[str, tuple]:
     return found | ({'overlap': (overlap_table(pairs),)} if pairs else {})
 
 # %% ../nbs/04_analysis.ipynb #04-667ce810
-def save_figures(figures: dict[str, Figure], tables: dict[str, tuple], folder: Path | str) -> list[Path]:
-    "Every figure as PNG and SVG in `folder`, and beside it the tables it was drawn from as CSV."
-    saved = [path for name, figure in figures.items() for path in save_figure(figure, folder, name)]
+def save_figures(
+    figures: dict[str, Figure], tables: dict[str, tuple], folder: Path | str, formats: Iterable[str] = ('png', 'svg')
+) -> list[Path]:
+    "Every figure in `folder`, in each of these formats, and beside it the tables it was drawn from as CSV."
+    saved = [path for name, figure in figures.items() for path in save_figure(figure, folder, name, formats)]
     for name in figures:
         for number, table in enumerate(tables[name]):
             path = Path(folder) / f"{name}{f'.{number + 1}' if number else ''}.csv"

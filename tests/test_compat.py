@@ -379,7 +379,7 @@ def test_attention_with_cuts_takes_scale_and_window():
 
 
 def test_the_allocator_takes_a_setting_when_cuda_has_begun(monkeypatch):
-    """Importing bitsandbytes starts CUDA, and the environment is read then: on cards no segment ever grew."""
+    """Importing bitsandbytes starts CUDA, and the environment is read then: after that nothing grew."""
     told = []
     monkeypatch.setattr(torch.cuda.memory, '_set_allocator_settings', told.append)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)

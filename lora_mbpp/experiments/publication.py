@@ -73,12 +73,9 @@ def publish_study(cfg: Config, folder: Path | str) -> Path:
     tables = (
         result_tables(runs, repeated, found.comparisons) | finding_tables(found) | probe_tables(source, group, runs)
     )
-    saved = save_figures(draw_figures(tables), tables, folder / 'figures')
-    names = [path.relative_to(folder).as_posix() for path in saved if path.suffix != '.svg']
-    for path in saved:
-        if path.suffix == '.svg':  # each figure once
-            path.unlink()
+    saved = save_figures(draw_figures(tables), tables, folder / 'figures', formats=['png'])
     plt.close('all')
+    names = [path.relative_to(folder).as_posix() for path in saved]
     evaluated = [*runs, *([repeated] if repeated else []), *found.controls]
     write_text(folder / 'counts.csv', count_table(evaluated).to_csv(lineterminator='\n'))
     for run in (run for run in metrics_in(source) if run['run_info'].get('preset') == group):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PASS', 'ANSWERS', 'TOGETHER', 'check_writable', 'check_study', 'in_passes', 'generation_runs', 'generate_together',
            'answer_prompts', 'untogether_reason', 'train_missing_together', 'named', 'search_rates',
-           'beside_each_other', 'run_study', 'told_when_stopped', 'index_of', 'write_plan', 'sweep']
+           'beside_each_other', 'unanswered', 'run_study', 'told_when_stopped', 'index_of', 'write_plan', 'sweep']
 
 # %% ../../nbs/experiments/sweep.ipynb #14-a0d83867
 import tempfile
@@ -16,7 +16,6 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
 
 from ..core.config import Config, resolve
 from ..core.controls import check_controls
@@ -113,8 +112,9 @@ def in_passes(
     with ExitStack() as here:
         executor = process_pool(len(calls)) if local else scheduler.executor
         if local:
-            (ending or here).callback(threading.Thread.join, shut := threading.Thread(target=executor.shutdown))
-            here.callback(shut.start)
+            end = threading.Thread(target=executor.shutdown)
+            (ending or here).callback(end.join)
+            here.callback(end.start)  # what is called last comes first
         for future in [executor.submit(*call, place, *arguments) for arguments in calls]:
             if error := future.exception():
                 outcome = first_line(error)
@@ -218,18 +218,31 @@ def search_rates(study: Study, scheduler: ReportScheduler, folders: ReportFolder
         print(f'{named(kind)}: learning rate {lr:g}{warning}', flush=True)
     return rates
 
-# %% ../../nbs/experiments/sweep.ipynb #14-sw-study
-def beside_each_other(one: Callable[[], None], other: Callable[[Event], None]) -> None:
-    "Do one thing, and the other in a thread, which is told by its event where the first one failed."
-    failed = Event()
+# %% ../../nbs/experiments/sweep.ipynb #sw-beside
+def beside_each_other(first: Callable[[], None], others: list[Callable[[], None]]) -> None:
+    "Do one thing, and the others one by one in a thread; those that have not begun when the first one fails are left."
+    failed = threading.Event()
+
+    def work() -> None:
+        "Do the others."
+        for other in others:
+            if not failed.is_set():
+                other()
+
     with ThreadPoolExecutor(1) as beside:
-        second = beside.submit(other, failed)
+        rest = beside.submit(work)
         try:
-            one()
+            first()
         except BaseException:  # an interrupt above all
             failed.set()
             raise
-        second.result()
+        rest.result()
+
+# %% ../../nbs/experiments/sweep.ipynb #14-sw-study
+def unanswered(steps: list[ReportStep], failed: dict[str, str], folders: ReportFolders) -> list[ReportStep]:
+    "The steps of a study that evaluate, have no report yet, and can be made."
+    able = [step for step in steps if step.name.startswith(('01', '03')) and not failed_requirement(step, set(failed))]
+    return [step for step in able if not is_done(step, folders)]
 
 
 def run_study(
@@ -248,27 +261,19 @@ def run_study(
     trained = steps[0].name not in failed and train_missing_together(trainings, folders, scheduler, ending)
 
     def report_trainings() -> None:
+        "Make the reports of the trainings, which train what is not trained yet."
         scheduler.run(trainings, folders, failed, steps)
 
-    def answer(given_up: Event) -> None:
-        ending.close()
-        if given_up.is_set():
-            return
-        missing = [
-            step
-            for step in steps
-            if step.name.startswith(('01', '03'))
-            and not failed_requirement(step, set(failed))
-            and not is_done(step, folders)
-        ]
-        generate_together(study.cfg, missing, scheduler)
+    def answer() -> None:
+        "Make the answers of all runs, those of failed trainings left out."
+        generate_together(study.cfg, unanswered(steps, failed, folders), scheduler)
 
     if trained and not isinstance(scheduler.executor, InlineExecutor):  # reports only tell, in other processes
-        beside_each_other(report_trainings, answer)
+        beside_each_other(report_trainings, [ending.close, answer])
     else:
         ending.close()  # a training plans with the memory that is free
         report_trainings()
-        answer(Event())
+        answer()
     scheduler.run(steps[1 + len(trainings) :], folders, failed, steps)
     return steps
 

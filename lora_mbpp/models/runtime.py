@@ -115,9 +115,8 @@ def let_segments_grow() -> None:
     if sys.platform == 'linux' and all(os.environ.get(name, GROWING) == GROWING for name in names):
         os.environ['PYTORCH_CUDA_ALLOC_CONF'] = GROWING  # of processes that are started from here
         if torch.cuda.is_available():
-            from lora_mbpp.models.compat import (
-                set_allocator,
-            )  # transformers, which the rest of this chapter does not need
+            # it imports transformers, which the rest of this chapter does not need
+            from lora_mbpp.models.compat import set_allocator
 
             try:
                 set_allocator(GROWING)
