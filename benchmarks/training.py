@@ -512,9 +512,9 @@ def options() -> argparse.Namespace:
     add_row_options(parser)
     parser.add_argument('--ways', nargs='+', default=['plain', 'trl', 'engine'], choices=WAYS)
     parser.add_argument('--ranks', nargs='+', type=int, default=[8])
-    help = 'GiB that a process may take of the GPU; 0: all (default)'
     help = 'runs of this engine that are trained together: all --ranks for a first seed, a second, ...; 1: one alone'
     parser.add_argument('--runs', nargs='+', type=int, default=[1], help=help)
+    help = 'GiB that a process may take of the GPU; 0: all (default)'
     parser.add_argument('--budget', nargs='+', type=float, default=[0], help=help)
     parser.add_argument('--quantization', default='auto', choices=('auto', 'nf4', 'none'))
     help = 'of the frozen weights and of computation (default: what the device is best at)'
@@ -528,7 +528,7 @@ def options() -> argparse.Namespace:
     parser.add_argument('--model-dir', help='folder of a checkpoint of that shape, made when missing')
     parser.add_argument('--cuda-graphs', default='true', choices=('true', 'false'), help="of the engine's steps")
     parser.add_argument('--profile', action='store_true', help="also print the kernels of one of the engine's steps")
-    help = "fail where the engine's memory is more than 10 % or its time more than 25 % from the forecast"
+    help = "fail where the engine's memory is more than 10 %% or its time more than 25 %% from the forecast"
     parser.add_argument('--check-forecasts', action='store_true', help=help)
     parser.add_argument('--save', action='store_true', help=f'append the figures to {RESULTS.relative_to(ROOT)}')
     parser.add_argument('--child', help=argparse.SUPPRESS)

@@ -6,6 +6,8 @@ longer needed."""
 import ast
 import json
 import re
+import subprocess
+import sys
 import warnings
 from collections import Counter, defaultdict
 from graphlib import CycleError, TopologicalSorter
@@ -171,3 +173,12 @@ def test_cell_ids_are_unique():
     for path in NOTEBOOKS:
         ids = Counter(cell['id'] for cell in json.loads(path.read_text(encoding='utf-8'))['cells'])
         assert not [name for name, count in ids.items() if count > 1], path.name
+
+
+@pytest.mark.parametrize('script', sorted((ROOT / 'benchmarks').glob('*.py')), ids=lambda script: script.stem)
+def test_a_benchmark_says_what_it_takes(script):
+    "A per cent sign in an option's help is a trace instead"
+    said = subprocess.run([sys.executable, str(script), '--help'], capture_output=True, text=True, timeout=60)
+    assert said.returncode == 0 and 'usage:' in said.stdout, said.stderr[-300:]
+    promised = re.findall(r' (--[a-z][a-z-]+)', ast.get_docstring(ast.parse(script.read_text(encoding='utf-8'))) or '')
+    assert set(promised) <= set(re.findall(r'--[a-z-]+', said.stdout.partition('options:')[2])), promised
