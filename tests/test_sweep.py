@@ -86,7 +86,7 @@ def test_everything_is_made(place, capsys):
         assert '\\r' not in text.replace('\\\\r', '') or name == '00_data'
         assert 'Traceback' not in text
         assert 'image/png' in text, f'{name} holds no figure'
-        made_in_one_pass_before = 'answers are there already' in text
+        made_in_one_pass_before = 'completed and scored in a pass' in text
         assert made_in_one_pass_before == name.startswith(('01', '03'))
     assert read_json(place / 'artifacts' / 'metrics' / 'test-r2-s0.json')['run_info']['test_run'] is False
 

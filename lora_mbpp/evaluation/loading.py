@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['other_adapters', 'with_adapters', 'load_for', 'start_vllm', 'completions_file', 'remove_completions',
-           'first_settings_id', 'check_completions_file', 'completion_settings', 'wanted_runs', 'complete_together',
-           'seconds_before', 'complete_in_own_process']
+           'first_settings_id', 'check_completions_file', 'completion_settings', 'wanted_runs', 'score_together',
+           'complete_together', 'seconds_before', 'complete_in_own_process']
 
 # %% ../../nbs/evaluation/loading.ipynb #lod-imports
 import multiprocessing
@@ -19,6 +19,8 @@ from ..core.config import Config
 from ..core.errors import UserError
 from ..core.files import fingerprint, parse_lines, read_json, shown
 from ..core.runs import check_origin, metrics_file, run_origin, update_metrics
+from .concurrent_judging import judged_beside
+from .references import keep_scores, score_with, scores_file, scores_id
 from ..generation.capacity import completions_at_once, prepare_model_for_decoding
 from ..generation.completions import LoadedModel
 from ..generation.multi_lora import MultiLoRA, unsupported_layers, unsupported_reason
@@ -91,8 +93,8 @@ def completions_file(cfg: Config, run: str, adapter: Path | None) -> Path:
 
 def remove_completions(cfg: Config, run: str) -> None:
     "Remove the completions and results of a run that is to be evaluated anew."
-    for suffix in ('.generations.jsonl', '.results.jsonl'):
-        metrics_file(cfg, run, suffix).unlink(missing_ok=True)
+    for kind in ('generations', 'results', 'definitions', 'scores'):
+        metrics_file(cfg, run, f'.{kind}.jsonl').unlink(missing_ok=True)
     if cfg.out_file and not cfg.out_file.endswith('.json'):
         Path(cfg.out_file).unlink(missing_ok=True)
 
@@ -153,6 +155,13 @@ def wanted_runs(
     return wanted
 
 # %% ../../nbs/evaluation/loading.ipynb #lod-together
+def score_together(cfg: Config, tasks: list[dict], loaded: LoadedModel, runs: list[GenerationRun]) -> None:
+    "Leave each run's scores of the reference solutions on file."
+    for one in runs:
+        scored = score_with(loaded, cfg, tasks, one.adapter)
+        keep_scores(scores_file(cfg, one.run), scored, scores_id(cfg, tasks, one.settings))
+
+
 def complete_together(cfg: Config, tasks: list[dict], runs: dict[str, Path | None]) -> int:
     """Complete tasks for several runs (name: adapter, None for the base model) in one pass; returns their number.
 
@@ -171,17 +180,21 @@ def complete_together(cfg: Config, tasks: list[dict], runs: dict[str, Path | Non
         print(f'{len(wanted)} runs in one pass: {runtime.reason}')
     started = time.perf_counter()
     try:
-        generate_all(loaded, tasks, wanted, cfg.n_samples, cfg.temperature)
+        with judged_beside(cfg, tasks, runtime.device) as ended:
+            generate_all(loaded, tasks, wanted, cfg.n_samples, cfg.temperature, ended)
+            seconds = time.perf_counter() - started
+            if not by_vllm:
+                score_together(cfg, tasks, loaded, wanted)
     finally:
         if by_vllm:
             loaded.model.close()
-    seconds = round((time.perf_counter() - started) / len(wanted), 1)
     for one in wanted:
-        info = {'settings': fingerprint(one.settings), 'runs': len(wanted), 'seconds_a_run': seconds}
+        share = round(seconds / len(wanted), 1)
+        info = {'settings': fingerprint(one.settings), 'runs': len(wanted), 'seconds_a_run': share}
         update_metrics(metrics_file(cfg, one.run), answers_info=info)
     return len(wanted)
 
-
+# %% ../../nbs/evaluation/loading.ipynb #lod-seconds
 def seconds_before(path: Path, settings: dict) -> float:
     "What this run's share of a common pass took, 0 where there was none with these settings."
     info = read_json(path).get('answers_info', {}) if path.exists() else {}

@@ -7,6 +7,7 @@ __all__ = ['generation_settings', 'kept_records', 'with_samples', 'record_key', 
 
 # %% ../../nbs/generation/records.ipynb #rec-imports
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,13 +101,14 @@ class RunProgress:
         for key, record in self.records.items():
             self.completions[key].reason = record.get('finish_reason')
 
-    def keep(self, ended: list[Completion]) -> None:
-        "Append the records of those of `ended` that are this run's."
+    def keep(self, ended: list[Completion]) -> list[dict]:
+        "Append the records of those of `ended` that are this run's; returns them."
         mine = [completion for completion in ended if self.completions.get(completion.key) is completion]
         fresh = {c.key: self.run.record(self.tasks[c.key], c, self.tok) for c in mine}
         if fresh:
             append_jsonl(Path(self.run.path), fresh.values())
         self.records.update(fresh)
+        return list(fresh.values())
 
     def in_order(self) -> list[dict]:
         "All records, by task and sample."
@@ -119,17 +121,22 @@ def generate_all(
     runs: list[GenerationRun],
     samples: int = 1,  # completions of a task
     temperature: float = 0.0,  # of sampled completions; a single one is greedy
+    told: Callable[[str, list[dict]], object] | None = None,  # gets the name of a run and its records as they end
 ) -> dict[str, list[dict]]:
     "Each run's records of all tasks in order, appended to its file as they end; continues where a killed run stopped."
     by_key = {record_key(task): task for task in with_samples(tasks, samples)}
     wanted = [RunProgress(run, by_key, loaded) for run in runs]
+    told = told or (lambda run, records: None)
+    for one in wanted:
+        told(one.run.run, list(one.records.values()))
     completions = [completion for one in wanted for completion in one.completions.values()]
     there, at_once = sum(len(one.records) for one in wanted), runs[0].settings['batch_size']
     started, tokens = time.perf_counter(), 0
     with progress(len(completions), 'generating', 'answer', initial=there) as bar:
         for ended in completions_as_they_end(loaded, completions, at_once, temperature if samples > 1 else 0.0):
             for one in wanted:
-                one.keep(ended)
+                if fresh := one.keep(ended):
+                    told(one.run.run, fresh)
             tokens += sum(len(completion.ids) for completion in ended)
             bar.set_postfix_str(f'{tokens / (time.perf_counter() - started):.0f} tokens/s', refresh=False)
             bar.update(len(ended))

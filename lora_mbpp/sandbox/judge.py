@@ -362,8 +362,9 @@ def judge_together(jobs: Iterable[tuple[int, dict]], pool: EnginePool, workers: 
     with ThreadPoolExecutor(workers) as threads:
         try:
             while True:
-                drawn = list(islice(jobs, 2 * workers - len(waiting)))
-                for index, job in drawn:
+                drawn = False  # each job begins at once: the next may be long in coming
+                for index, job in islice(jobs, 2 * workers - len(waiting)):
+                    drawn = True
                     try:
                         waiting[threads.submit(pool.judge, **job)] = index, job
                     except RuntimeError:  # no thread to be had
