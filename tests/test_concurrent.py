@@ -1,8 +1,12 @@
 """Verdicts and scores that are made while, or where, other runs' answers are made: the same as those made alone."""
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
+from conftest import ROOT
 
 import lora_mbpp.evaluation.concurrent_judging as beside
 import lora_mbpp.evaluation.judging as judging
@@ -137,3 +141,28 @@ def test_scores_of_a_damaged_file_are_no_scores(cfg, damage, capsys):
     path = metrics_file(cfg, 'one', '.scores.jsonl')
     path.write_text(damage(path.read_text()))
     assert evaluate(cfg, 'one')['eval_info']['reference_nll'] == evaluate(cfg, 'two')['eval_info']['reference_nll']
+
+
+SCRIPT = """
+print('begins', flush=True)
+import lora_mbpp.evaluation.concurrent_judging as beside, lora_mbpp.evaluation.loading as loading
+from lora_mbpp.core.config import resolve
+from lora_mbpp.evaluate import evaluate
+import lora_mbpp.evaluate as stage
+stage.judged_beside = lambda cfg, tasks, device: beside.judged_beside(cfg, tasks, 'cuda')
+evaluate(resolve('test', artifacts_dir='artifacts', data_dir='data'), 'one')
+from lora_mbpp.experiments.scheduling import process_pool
+with process_pool(1) as pool:
+    print(pool.submit(abs, -3).result())
+"""
+
+
+@pytest.mark.parametrize('copies', ['true', 'false'])
+def test_a_script_that_asks_nobody_whether_it_is_main_runs_once(tmp_path, copies):
+    "A new process that ran it again would wait for the lock of the evaluation that waits for that process"
+    (tmp_path / 'mine.py').write_text(SCRIPT)
+    environment = {**os.environ, 'LORA_MBPP_COPIES': copies, 'PYTHONPATH': str(ROOT)}
+    asked = [sys.executable, 'mine.py']
+    done = subprocess.run(asked, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count('begins') == 1 and done.stdout.rstrip().endswith('3')

@@ -354,3 +354,17 @@ def test_a_list_of_lists_is_compared_with_a_set():
     """Whatever a program returns, comparing it is no error."""
     assert same_value([[1, 2], [3]], {(1, 2), (3,)}) and same_value({1, 2}, [2, 1])
     assert not same_value([[1]], {2}) and not same_value([{}], {1}) and not same_value({1}, [[1, 1]])
+
+
+def test_several_processes_find_the_same(monkeypatch, capsys):
+    "What one process does on a machine with few processors, several do on one with many"
+    tasks = [POWERS, {**POWERS, 'code': 'def f(xs, n):\n    return 1 / 0'}]
+    bodies = ['pow(x, n) for x in xs', 'x * n for x in xs', 'x + n for x in xs']
+    items = [{'id': n, 'code': f'def g{n}(xs, n):\n    return [{bodies[n % 3]}]'} for n in range(40)]
+    one = compare_behaviour(items, tasks)
+    monkeypatch.setattr(behaviour.os, 'cpu_count', lambda: 8)
+    monkeypatch.setattr(behaviour, 'PER_SHARE', 7)
+    monkeypatch.setattr(behaviour, 'rules_key', lambda: 'not from the cache')
+    divided, asked = behaviour.divided_matches, []
+    monkeypatch.setattr(behaviour, 'divided_matches', lambda *a: asked.append(a[4]) or divided(*a))
+    assert compare_behaviour(items, tasks) == one and one.matches and asked == [2]

@@ -149,9 +149,10 @@ def plan_for(lengths, targets):
     return plan
 
 
-def test_unequal_gpus_and_weights_that_nobody_shares():
+def test_unequal_gpus_and_weights_that_nobody_shares(tmp_path):
     assert '12, 24 GiB' in complaint(check_gpu_memory, [12.0, 24.0]) and check_gpu_memory([23.6, 24.0]) is None
-    assert '--gpus 2' in complaint(train, resolve(preset='test', sharding='full'))
+    folders = {'data_dir': str(tmp_path / 'data'), 'artifacts_dir': str(tmp_path / 'artifacts')}
+    assert '--gpus 2' in complaint(train, resolve(preset='test', sharding='full', **folders))
     plan = plan_for(lengths=[100], targets=50)
     assert plan(budget=0.6).layout.weight_shards == 1
     assert plan(budget=0.35).layout.weight_shards == 4

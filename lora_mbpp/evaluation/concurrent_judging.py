@@ -16,6 +16,7 @@ from pathlib import Path
 from ..core.config import Config
 from ..core.environment import end_with_parent, progress
 from ..core.files import append_jsonl
+from ..core.processes import process_context
 from ..core.runs import metrics_file
 from .definitions import second_record
 from .judging import Candidate, candidate_of, program_of, results_in, verdicts_once
@@ -102,7 +103,7 @@ class ConcurrentJudge:
     "Judges generation records in another process. A context manager: leaving it waits for the last verdict."
 
     def __init__(self, judges: Judges):
-        context = multiprocessing.get_context('spawn')
+        context = process_context()
         self.waiting, self.counts = context.Queue(), {what: context.Value('q', 0) for what in ('come', 'judged')}
         arguments = judges, self.waiting, self.counts
         self.process = context.Process(target=judge_received, args=arguments, daemon=True)

@@ -8,7 +8,6 @@ __all__ = ['other_adapters', 'with_adapters', 'load_for', 'start_vllm', 'complet
            'complete_together', 'seconds_before', 'complete_in_own_process']
 
 # %% ../../nbs/evaluation/loading.ipynb #lod-imports
-import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from ..core.config import Config
 from ..core.errors import UserError
 from ..core.files import fingerprint, parse_lines, read_json, shown
+from ..core.processes import process_context
 from ..core.runs import check_origin, metrics_file, run_origin, update_metrics
 from .concurrent_judging import judged_beside
 from .references import keep_scores, score_with, scores_file, scores_id
@@ -216,7 +216,7 @@ def complete_in_own_process(
         raise UserError(why)
     if adapter:
         common_rank([adapter])
-    process = multiprocessing.get_context('spawn').Process(target=complete_together, args=(cfg, tasks, {run: adapter}))
+    process = process_context().Process(target=complete_together, args=(cfg, tasks, {run: adapter}))
     process.start()
     process.join()
     if process.exitcode:

@@ -11,7 +11,6 @@ __all__ = ['required_steps', 'failed_requirement', 'next_ready', 'InlineExecutor
 import contextlib
 import importlib
 import io
-import multiprocessing
 import os
 import sys
 import time
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from ..core.errors import UserError
 from ..core.files import shown
 from ..core.options import advised
+from ..core.processes import process_context
 from .reports import ReportFolders, ReportStep, first_line, is_done, report_record, run_step
 from .warm_kernels import copies_are_safe, copying, has_cuda_driver
 
@@ -99,7 +99,7 @@ def process_pool(jobs: int, per_process: int = 1) -> Executor:
     """`jobs` other processes, with the GPUs of this machine divided among them, `per_process` to one.
 
     Where that is safe they are copies of one process, which stays until this one ends."""
-    context = copying() if copies_are_safe() else multiprocessing.get_context('spawn')
+    context = copying() if copies_are_safe() else process_context()
     arguments = (dict(os.environ), context.Value('i', 0), card_count(), per_process)
     return ProcessPoolExecutor(jobs, context, begin_worker, arguments)
 

@@ -25,6 +25,8 @@ import psutil
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
+from ..core.processes import process_context
+
 # %% ../../nbs/experiments/warm_kernels.ipynb #warm-serve
 PREPARED = 'lora_mbpp.experiments.prepared'  # imports what reports and the calls of a sweep need
 COPIES = 'LORA_MBPP_COPIES'  # environment variable: `false` where all processes are to start in the ordinary way
@@ -89,7 +91,7 @@ def copying(start: bool = False) -> multiprocessing.context.BaseContext:
         return multiprocessing.get_context('fork')
     if has_cuda_driver():  # then torch looks for cards without initialising CUDA
         os.environ['PYTORCH_NVML_BASED_CUDA_CHECK'] = '1'
-    context = multiprocessing.get_context('forkserver')
+    context = process_context('forkserver')
     context.set_forkserver_preload([PREPARED])
     if start:
         forkserver.ensure_running()
