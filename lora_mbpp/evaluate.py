@@ -146,7 +146,8 @@ def judge_completions(asked: Evaluation, completed: Completed) -> Judged:
     started, files = time.perf_counter(), result_files(asked.cfg, asked.run)
     results = score(completed.records, asked.tasks, files.whole, asked.limits, asked.layers)
     results = with_definitions(results, asked.tasks, files.definitions, asked.limits, asked.layers)
-    return Judged(results, time.perf_counter() - started)
+    waited = seconds_before(asked.path, asked.generation, 'seconds_waited')
+    return Judged(results, time.perf_counter() - started + waited)
 
 # %% ../nbs/03_eval.ipynb #evl-score
 @dataclass(frozen=True)
@@ -155,11 +156,14 @@ class Forward:
 
     completed: Completed
     scored: Scored
+    waited: float = 0.0  # seconds for the last verdicts on programs that were judged meanwhile
 
 
 def forward_before(asked: Evaluation) -> Forward | None:
     "What a pass over several runs has left of this one; None where completions or scores are missing."
-    scored = scores_before(scores_file(asked.cfg, asked.run), scores_id(asked.cfg, asked.tasks, asked.generation))
+    scored = scores_before(
+        scores_file(asked.cfg, asked.run), scores_id(asked.cfg, asked.tasks, asked.generation, asked.adapter)
+    )
     path = completions_file(asked.cfg, asked.run, asked.adapter)
     if not scored or first_settings_id(path) != fingerprint(asked.generation):
         return None
@@ -212,10 +216,10 @@ def run_forward(asked: Evaluation) -> tuple[Evaluation, Forward]:
     loaded = load_for(cfg, asked.runtime, [adapter] if adapter else [])
     if asked.base['weights'] is None:  # its files came with the loading
         asked = replace(asked, base=base_identity(cfg.model))
-    with judged_beside(cfg, asked.tasks, asked.runtime.device) as told:
-        completed = complete_tasks(asked, loaded, told)
+    with judged_beside(cfg, asked.tasks, asked.runtime.device) as judge:
+        completed = complete_tasks(asked, loaded, judge.told)
         scored = score_with(loaded, cfg, asked.tasks)
-    return asked, Forward(completed, scored)
+    return asked, Forward(completed, scored, judge.waited)
 
 
 def measured(asked: Evaluation) -> dict:
@@ -225,6 +229,7 @@ def measured(asked: Evaluation) -> dict:
     if not (forward := forward_before(asked)):
         asked, forward = run_forward(asked)
     judged = judge_completions(asked, forward.completed)
+    judged = replace(judged, seconds=judged.seconds + forward.waited)
     metrics = update_metrics(
         asked.path,
         run_info={

@@ -362,7 +362,7 @@ def test_several_processes_find_the_same(monkeypatch, capsys):
     bodies = ['pow(x, n) for x in xs', 'x * n for x in xs', 'x + n for x in xs']
     items = [{'id': n, 'code': f'def g{n}(xs, n):\n    return [{bodies[n % 3]}]'} for n in range(40)]
     one = compare_behaviour(items, tasks)
-    monkeypatch.setattr(behaviour.os, 'cpu_count', lambda: 8)
+    monkeypatch.setattr(behaviour, 'worker_count', lambda: 8)
     monkeypatch.setattr(behaviour, 'PER_SHARE', 7)
     monkeypatch.setattr(behaviour, 'rules_key', lambda: 'not from the cache')
     divided, asked = behaviour.divided_matches, []

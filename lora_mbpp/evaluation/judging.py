@@ -9,7 +9,7 @@ __all__ = ['RESULT_FIELDS', 'result_key', 'judging_id', 'program_of', 'results_i
 # %% ../../nbs/evaluation/judging.ipynb #jdg-imports
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.environment import progress
@@ -100,14 +100,21 @@ def candidate_of(record: dict, task: dict, limits: Limits, layers: dict) -> Cand
     return Candidate(record, task, code, how, job, judging_id(job, limits, layers))
 
 # %% ../../nbs/evaluation/judging.ipynb #03-2258b1f3
-def verdicts_once(candidates: Iterable[Candidate], limits: Limits, layers: dict) -> Iterator[tuple[Candidate, Verdict]]:
+def verdicts_once(
+    candidates: Iterable[Candidate | None],  # None: none has come yet
+    limits: Limits,
+    layers: dict,  # of the sandbox
+) -> Iterator[tuple[Candidate, Verdict]]:
     "Candidates with their verdicts, as they come; those that are judged alike share one. A list may be sorted."
     waiting, known, late, order = {}, {}, deque(), []
 
-    def different() -> Iterator[dict]:
+    def different() -> Iterator[dict | None]:
         "Jobs of the sandbox, each of them once."
         for candidate in candidates:
-            if candidate.judged_as in known:
+            if candidate is None:
+                order.append(None)
+                yield None
+            elif candidate.judged_as in known:
                 late.append(candidate)
             elif candidate.judged_as in waiting:
                 waiting[candidate.judged_as].append(candidate)
@@ -118,9 +125,9 @@ def verdicts_once(candidates: Iterable[Candidate], limits: Limits, layers: dict)
 
     jobs = list(different()) if isinstance(candidates, list) else different()
     for n, verdict in judge_many(jobs, limits=limits, engine=layers['engine']):
-        if verdict.verdict != 'harness_error':
-            known[order[n]] = verdict
-        yield from ((candidate, verdict) for candidate in waiting.pop(order[n]))
+        if verdict and verdict.verdict != 'harness_error':
+            known[order[n]] = replace(verdict, stdout=verdict.stdout[:2000])  # all that is kept of it
+        yield from ((candidate, verdict) for candidate in waiting.pop(order[n], ()))
         yield from ((candidate, known[candidate.judged_as]) for candidate in late)
         late.clear()
     yield from ((candidate, known[candidate.judged_as]) for candidate in late)

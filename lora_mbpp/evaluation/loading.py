@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['other_adapters', 'with_adapters', 'load_for', 'start_vllm', 'completions_file', 'remove_completions',
            'first_settings_id', 'check_completions_file', 'completion_settings', 'wanted_runs', 'score_together',
-           'complete_together', 'seconds_before', 'complete_in_own_process']
+           'complete_together', 'note_seconds', 'seconds_before', 'complete_in_own_process']
 
 # %% ../../nbs/evaluation/loading.ipynb #lod-imports
 import time
@@ -20,7 +20,7 @@ from ..core.files import fingerprint, parse_lines, read_json, shown
 from ..core.processes import process_context
 from ..core.runs import check_origin, metrics_file, run_origin, update_metrics
 from .concurrent_judging import judged_beside
-from .references import keep_scores, score_with, scores_file, scores_id
+from .references import keep_scores, score_with, scores_before, scores_file, scores_id
 from ..generation.capacity import completions_at_once, prepare_model_for_decoding
 from ..generation.completions import LoadedModel
 from ..generation.multi_lora import MultiLoRA, unsupported_layers, unsupported_reason
@@ -156,10 +156,12 @@ def wanted_runs(
 
 # %% ../../nbs/evaluation/loading.ipynb #lod-together
 def score_together(cfg: Config, tasks: list[dict], loaded: LoadedModel, runs: list[GenerationRun]) -> None:
-    "Leave each run's scores of the reference solutions on file."
+    "Leave each run's scores of the reference solutions on file, where they are not there already."
     for one in runs:
-        scored = score_with(loaded, cfg, tasks, one.adapter)
-        keep_scores(scores_file(cfg, one.run), scored, scores_id(cfg, tasks, one.settings))
+        adapter = loaded.multi_lora.folders[one.adapter] if one.adapter >= 0 else None
+        path, decided_by = scores_file(cfg, one.run), scores_id(cfg, tasks, one.settings, adapter)
+        if not scores_before(path, decided_by):
+            keep_scores(path, score_with(loaded, cfg, tasks, one.adapter), decided_by)
 
 
 def complete_together(cfg: Config, tasks: list[dict], runs: dict[str, Path | None]) -> int:
@@ -180,25 +182,32 @@ def complete_together(cfg: Config, tasks: list[dict], runs: dict[str, Path | Non
         print(f'{len(wanted)} runs in one pass: {runtime.reason}')
     started = time.perf_counter()
     try:
-        with judged_beside(cfg, tasks, runtime.device) as ended:
-            generate_all(loaded, tasks, wanted, cfg.n_samples, cfg.temperature, ended)
-            seconds = time.perf_counter() - started
+        with judged_beside(cfg, tasks, runtime.device) as judge:
+            generate_all(loaded, tasks, wanted, cfg.n_samples, cfg.temperature, judge.told)
+            note_seconds(cfg, wanted, seconds_a_run=time.perf_counter() - started)
             if not by_vllm:
                 score_together(cfg, tasks, loaded, wanted)
+        note_seconds(cfg, wanted, seconds_waited=judge.waited)
     finally:
         if by_vllm:
             loaded.model.close()
-    for one in wanted:
-        share = round(seconds / len(wanted), 1)
-        info = {'settings': fingerprint(one.settings), 'runs': len(wanted), 'seconds_a_run': share}
-        update_metrics(metrics_file(cfg, one.run), answers_info=info)
     return len(wanted)
 
 # %% ../../nbs/evaluation/loading.ipynb #lod-seconds
-def seconds_before(path: Path, settings: dict) -> float:
-    "What this run's share of a common pass took, 0 where there was none with these settings."
+def note_seconds(cfg: Config, runs: list[GenerationRun], **seconds: float) -> None:
+    "Add each run's share of what a pass took to what stands beside its completions."
+    for one in runs:
+        path, settings = metrics_file(cfg, one.run), fingerprint(one.settings)
+        before = read_json(path).get('answers_info', {}) if path.exists() else {}
+        info = before if before.get('settings') == settings else {}
+        shares = {name: round(info.get(name, 0) + value / len(runs), 1) for name, value in seconds.items()}
+        update_metrics(path, answers_info={**info, 'settings': settings, 'runs': len(runs), **shares})
+
+
+def seconds_before(path: Path, settings: dict, of: str = 'seconds_a_run') -> float:
+    "What this run's share of a common pass took (or the wait for its verdicts, `seconds_waited`); 0 for none."
     info = read_json(path).get('answers_info', {}) if path.exists() else {}
-    return info['seconds_a_run'] if info.get('settings') == fingerprint(settings) else 0.0
+    return info.get(of, 0.0) if info.get('settings') == fingerprint(settings) else 0.0
 
 # %% ../../nbs/evaluation/loading.ipynb #lod-vllm
 def complete_in_own_process(

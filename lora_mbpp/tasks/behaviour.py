@@ -8,27 +8,27 @@ __all__ = ['MOST_INPUTS', 'LIMITS', 'MOST_WORKERS', 'MOST_VARIATIONS', 'LEAST_IN
            'called_function', 'literal_arguments', 'own_inputs', 'variants', 'varied', 'asked_by', 'converse_once',
            'answers_of', 'Behaviour', 'is_plain_data', 'inputs_for', 'value_key', 'lists_in_any_order', 'behaviour_of',
            'translated', 'likenesses', 'agreement', 'runnable', 'Match', 'likely', 'matches', 'all_outcomes',
-           'kappa_of', 'mutual_matches', 'contradicts', 'begin_share', 'matches_of_share', 'divided_matches',
-           'compared', 'Comparison', 'rules_key', 'compare_behaviour']
+           'kappa_of', 'mutual_matches', 'contradicts', 'matches_of_share', 'divided_matches', 'compared', 'Comparison',
+           'rules_key', 'compare_behaviour']
 
 # %% ../../nbs/tasks/behaviour.ipynb #behav-imports
 import ast
 import inspect
 import marshal
-import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 
 import lora_mbpp.tasks.probe as probe
-from ..core.environment import end_with_parent, progress
+from ..core.environment import progress
 from ..core.files import cache_dir, fingerprint, read_json, write_json
-from ..core.processes import process_context
+from ..core.processes import follow_starter, process_context
 from ..sandbox.engine import Engine, Gone, Limits
 from ..sandbox.judge import open_pool
+from ..sandbox.share import worker_count
 from ..sandbox.verdicts import Raised, understand
 from .normal_form import definitions
 from .probe import in_one_order, length_places, one_is_word, same_value
@@ -332,12 +332,6 @@ def contradicts(engine: Engine, code: str, behaviour: Behaviour) -> bool:
     found = [o for o in all_outcomes(engine, code, behaviour) if sum(map(bool, o)) >= len(o) / 2]
     return bool(found) and all(agreement(outcomes, behaviour)[1] < LEAST_KAPPA_BACK for outcomes in found)
 
-# %% ../../nbs/tasks/behaviour.ipynb #behav-begin
-def begin_share() -> None:
-    "In a new process: end with the one that started it, which alone hears of an interrupt."
-    end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
 # %% ../../nbs/tasks/behaviour.ipynb #behav-divided
 THREADS, PER_SHARE = 4, 50  # threads of one of several processes, and items that it is given at a time
 
@@ -362,9 +356,15 @@ def divided_matches(
     "The matches of each item in their order, by several processes."
     shares = [items[i : i + PER_SHARE] for i in range(0, len(items), PER_SHARE)]
     work = partial(matches_of_share, tasks=tasks, known=known, engine=engine)
-    with ProcessPoolExecutor(processes, process_context(), begin_share) as pool:
-        for rows in pool.map(work, shares):
-            yield from rows
+    done = 0
+    try:
+        with ProcessPoolExecutor(processes, process_context(), follow_starter) as pool:
+            for rows in pool.map(work, shares):
+                done += len(rows)
+                yield from rows
+    except BrokenProcessPool:
+        print('behaviour: a process was ended from outside (no memory?); one process compares the rest', flush=True)
+        yield from work(items[done:])
 
 # %% ../../nbs/tasks/behaviour.ipynb #behav-compared
 def compared(items: dict[str, dict], tasks: list[dict], suspects: list[tuple[str, int]], engine: str) -> dict:
@@ -376,8 +376,8 @@ def compared(items: dict[str, dict], tasks: list[dict], suspects: list[tuple[str
         return task in known and items[key]['code'] and contradicts(pool.engine(), items[key]['code'], known[task])
 
     try:
-        many = os.cpu_count() // THREADS
-        with ThreadPoolExecutor(os.cpu_count()) as threads, progress(len(items), 'behaviour', 'program') as bar:
+        many = worker_count() // THREADS
+        with ThreadPoolExecutor(worker_count()) as threads, progress(len(items), 'behaviour', 'program') as bar:
             references = list(threads.map(lambda task: behaviour_of(pool.engine(), task), tasks))
             known, found = {place: behaviour for place, behaviour in enumerate(references) if behaviour}, {}
             if many > 1 and len(items) > many * PER_SHARE:
