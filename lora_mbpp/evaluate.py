@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .core.config import Config
 from .core.environment import meta_info
-from .core.files import InUse, fingerprint, one_process, shown, write_json
+from .core.files import InUse, one_process, shown, write_json
 from lora_mbpp.core.runs import (
     check_origin,
     check_own_output,
@@ -37,7 +37,6 @@ from lora_mbpp.evaluation.loading import (
     complete_together,
     completion_settings,
     completions_file,
-    first_settings_id,
     load_for,
     remove_completions,
     seconds_before,
@@ -45,14 +44,13 @@ from lora_mbpp.evaluation.loading import (
 from .evaluation.metrics import per_task, summarise
 from .evaluation.references import Scored, score_with, scores_before, scores_file, scores_id, with_task_facts
 from .generation.completions import LoadedModel
-from .generation.records import GenerationRun, generate_all, kept_records, record_key, with_samples
+from .generation.records import GenerationRun, all_records, generate_all
 from .models.adapters import require_adapter
 from .models.base_identity import base_identity, check_base
 from .models.runtime import Runtime, choose_runtime, device_info
 from .sandbox.capabilities import require_layers
 from .sandbox.engine import Limits
 from .tasks.loading import with_benchmark
-from .tasks.schema import task_order
 from .training.model_card import refresh_card
 
 # %% ../nbs/03_eval.ipynb #evl-asked
@@ -141,12 +139,12 @@ class Judged:
     seconds: float
 
 
-def judge_completions(asked: Evaluation, completed: Completed) -> Judged:
-    "Verdicts on all completions."
+def judge_completions(asked: Evaluation, completed: Completed, waited: float = 0.0) -> Judged:
+    "Verdicts on all completions; `waited`: seconds for those that were judged while this model generated."
     started, files = time.perf_counter(), result_files(asked.cfg, asked.run)
     results = score(completed.records, asked.tasks, files.whole, asked.limits, asked.layers)
     results = with_definitions(results, asked.tasks, files.definitions, asked.limits, asked.layers)
-    waited = seconds_before(asked.path, asked.generation, 'seconds_waited')
+    waited += seconds_before(asked.path, asked.generation, 'seconds_waited')  # in a pass of several runs
     return Judged(results, time.perf_counter() - started + waited)
 
 # %% ../nbs/03_eval.ipynb #evl-score
@@ -161,19 +159,13 @@ class Forward:
 
 def forward_before(asked: Evaluation) -> Forward | None:
     "What a pass over several runs has left of this one; None where completions or scores are missing."
-    scored = scores_before(
-        scores_file(asked.cfg, asked.run), scores_id(asked.cfg, asked.tasks, asked.generation, asked.adapter)
-    )
-    path = completions_file(asked.cfg, asked.run, asked.adapter)
-    if not scored or first_settings_id(path) != fingerprint(asked.generation):
+    cfg, run, adapter, settings = asked.cfg, asked.run, asked.adapter, asked.generation
+    scored = scores_before(scores_file(cfg, run), scores_id(cfg, asked.tasks, settings, adapter))
+    records = scored and all_records(completions_file(cfg, run, adapter), settings, asked.tasks, cfg.n_samples)
+    if not records:
         return None
-    on_file = {record_key(record): record for record in kept_records(path, fingerprint(asked.generation))}
-    wanted = [record_key(task) for task in with_samples(asked.tasks, asked.cfg.n_samples)]
-    if not on_file.keys() >= set(wanted):
-        return None
-    print(f'{asked.run}: completed and scored in a pass of several runs', flush=True)
-    records = [on_file[key] for key in sorted(wanted, key=lambda key: (task_order(key[0]), key[1]))]
-    return Forward(Completed(records, seconds_before(asked.path, asked.generation)), scored)
+    print(f'{run}: completed and scored in a pass of several runs', flush=True)
+    return Forward(Completed(records, seconds_before(asked.path, settings)), scored)
 
 # %% ../nbs/03_eval.ipynb #evl-info
 def evaluation_info(asked: Evaluation, completed: Completed, judged: Judged, scored: Scored) -> dict:
@@ -228,8 +220,7 @@ def measured(asked: Evaluation) -> dict:
     print(f'{run}: {asked.runtime.reason}', flush=True)
     if not (forward := forward_before(asked)):
         asked, forward = run_forward(asked)
-    judged = judge_completions(asked, forward.completed)
-    judged = replace(judged, seconds=judged.seconds + forward.waited)
+    judged = judge_completions(asked, forward.completed, forward.waited)
     metrics = update_metrics(
         asked.path,
         run_info={

@@ -24,7 +24,7 @@ from .references import keep_scores, score_with, scores_before, scores_file, sco
 from ..generation.capacity import completions_at_once, prepare_model_for_decoding
 from ..generation.completions import LoadedModel
 from ..generation.multi_lora import MultiLoRA, unsupported_layers, unsupported_reason
-from ..generation.records import GenerationRun, generate_all, generation_settings, kept_records
+from ..generation.records import GenerationRun, all_records, generate_all, generation_settings
 from ..generation.vllm_backend import VLLMServer, common_rank, vllm_unsupported_reason
 from ..generation.ways import completion_way
 from ..models.adapters import load_adapter, require_adapter
@@ -218,8 +218,7 @@ def complete_in_own_process(
     settings: dict,  # of the completions
 ) -> None:
     "`complete_together` for one run in a process of its own, unless all is there. Raises `UserError` when it fails."
-    kept = kept_records(completions_file(cfg, run, adapter), fingerprint(settings))
-    if len(kept) >= len(tasks) * cfg.n_samples:
+    if all_records(completions_file(cfg, run, adapter), settings, tasks, cfg.n_samples):
         return
     if why := vllm_unsupported_reason():
         raise UserError(why)
