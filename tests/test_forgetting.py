@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from lora_mbpp.core.errors import UserError
+from lora_mbpp.generation import scoring
 from lora_mbpp.generation.forgetting import forgetting_scores, prose, text_nll
+from lora_mbpp.models import lm_head
+from lora_mbpp.models.attention import set_attention
 from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
 
 TOK = tiny_tokenizer()
@@ -32,3 +35,39 @@ def test_without_the_wheel_prose_alone_is_scored(monkeypatch, capsys):
     assert (
         scores['other code'] is None and scores['prose']['n_tokens'] > 3000 and 'prose alone' in capsys.readouterr().out
     )
+
+
+def test_scores_are_the_same_where_memory_suffices_for_two_texts_only(monkeypatch, capsys):
+    model, texts, whole = tiny_model(), prose()[:7], scoring.nll_of_rows
+    wanted = [one['nll'] for one in text_nll(model, TOK, texts)]
+
+    def small(model, rows, *how):
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        return whole(model, rows, *how)
+
+    monkeypatch.setattr(scoring, 'nll_of_rows', small)
+    assert [one['nll'] for one in text_nll(model, TOK, texts)] == pytest.approx(wanted, rel=1e-5)
+    assert 'scored in halves' in capsys.readouterr().out
+    monkeypatch.setattr(scoring, 'nll_of_rows', lambda model, rows, *how: small(model, rows * 3, *how))
+    with pytest.raises(torch.OutOfMemoryError):
+        text_nll(model, TOK, texts[:1])
+
+
+@pytest.mark.parametrize('way', [None, 'by document'])
+def test_scores_do_not_depend_on_where_the_head_is(monkeypatch, way):
+    """Through the head in pieces, and where the model keeps its head; it has it back in the end."""
+    texts, found = prose()[:3], []
+    for plain in (True, False):
+        model = tiny_model()
+        if way:
+            set_attention(model, way)
+        with monkeypatch.context() as patched:
+            patched.setattr(lm_head, 'PIECE_BYTES', 1)
+            if not plain:
+                patched.setattr(lm_head, 'has_plain_head', lambda causal: False)
+            with lm_head.lm_head_aside(model) as aside:
+                assert aside == plain
+            found.append([one['nll'] for one in text_nll(model, TOK, texts)])
+        assert type(model.get_output_embeddings()) is torch.nn.Linear
+    assert found[0] == pytest.approx(found[1], rel=1e-5)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PROGRESS', 'WAITING', 'is_project', 'project_root', 'cache_dir', 'shown', 'disk_advice', 'rename', 'write_text',
-           'json_text', 'write_json', 'well_formed', 'read_text', 'read_json', 'repair_tail', 'parse_lines',
-           'say_mended', 'rows_of_list', 'read_jsonl', 'read_table', 'write_jsonl', 'append_jsonl', 'replace_folder',
-           'new_folder', 'InUse', 'lock_file', 'leave_state', 'taken', 'say_unlocked', 'one_process', 'sha256_file',
-           'fingerprint']
+           'json_text', 'write_json', 'well_formed', 'well_formed_of', 'read_text', 'read_json', 'repair_tail',
+           'parse_lines', 'say_mended', 'rows_of_list', 'read_jsonl', 'read_table', 'write_jsonl', 'append_jsonl',
+           'replace_folder', 'new_folder', 'InUse', 'lock_file', 'leave_state', 'taken', 'say_unlocked', 'one_process',
+           'sha256_file', 'fingerprint']
 
 # %% ../../nbs/core/files.ipynb #files-imports
 import errno
@@ -131,6 +131,11 @@ def well_formed(value):
         return {well_formed(name): well_formed(item) for name, item in value.items()}
     return value
 
+
+def well_formed_of(value, text: str):
+    "`well_formed` of what a JSON text holds, which is `value` itself where the text has no escape of such a half."
+    return well_formed(value) if '\\ud' in text.lower() else value
+
 # %% ../../nbs/core/files.ipynb #files-read
 def read_text(path: Path | str) -> str:
     "Text of a UTF-8 file, plain or gzipped. Raises `UserError` when it cannot be read."
@@ -149,7 +154,8 @@ def read_text(path: Path | str) -> str:
 def read_json(path: Path | str):
     "The value in a JSON file; `UserError` with file and line when it is missing or damaged."
     try:
-        return well_formed(json.loads(read_text(path)))
+        text = read_text(path)
+        return well_formed_of(json.loads(text), text)
     except json.JSONDecodeError as error:
         raise UserError(f'{shown(path)}, line {error.lineno}: not valid JSON ({error.msg})') from None
     except RecursionError as error:
@@ -183,7 +189,7 @@ def parse_lines(lines: Iterable[str], name: str) -> Iterator[dict]:
             continue
         try:
             record = json.loads(line)
-            whole = well_formed(record) if '\\ud' in line.lower() else record
+            whole = well_formed_of(record, line)
         except (ValueError, RecursionError) as error:
             raise UserError(f'{name}, line {number}: not valid JSON ({getattr(error, "msg", error)})') from None
         if not isinstance(record, dict):
@@ -204,7 +210,7 @@ def rows_of_list(text: str, name: str) -> list[dict]:
     "Rows of a JSON list. Raises `UserError` with file and line for anything else."
     try:
         rows = json.loads(text)
-        whole = well_formed(rows)
+        whole = well_formed_of(rows, text)
     except json.JSONDecodeError as error:
         raise UserError(f'{name}, line {error.lineno}: not valid JSON ({error.msg})') from None
     except RecursionError:

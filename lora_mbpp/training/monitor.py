@@ -17,7 +17,6 @@ from ..core.environment import progress
 from ..core.errors import UserError
 from ..core.files import fingerprint
 from ..generation.scoring import mean_nll, row_nll, rows_that_fit
-from ..models.lm_head import attach_lm_head, detach_lm_head
 from ..models.positions import longest_sequence
 from ..models.runtime import peak_memory_gb
 from ..tasks.chat import encode_row
@@ -115,10 +114,7 @@ class TrainingMonitor(TrainerCallback):
             rows = [self.validation[i] for i in rows_that_fit(self.validation, longest, range(len(self.validation)))]
             return self.jointly([(row['input_ids'], labels_of(row)) for row in rows])
         model.eval()
-        swapped = attach_lm_head(model)
         nll = mean_nll(row_nll(model, self.validation, self.pad, label='validation'))
-        if swapped:
-            detach_lm_head(model)
         model.train()
         return nll
 
