@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOKENIZER_FILES', 'UNDERSTOOD', 'is_adapter', 'require_adapter', 'lora_defaults', 'is_default', 'unknown_fields',
-           'read_tensors', 'plain_name', 'lost_tensors', 'check_vocabulary', 'load_adapter', 'adapter_config',
-           'Factors', 'read_factors']
+           'read_tensors', 'tensor_shapes', 'plain_name', 'lost_tensors', 'check_vocabulary', 'load_adapter',
+           'adapter_config', 'Factors', 'update_scale', 'StoredFactors', 'read_factors']
 
 # %% ../../nbs/models/adapters.ipynb #adapters-imports
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from ..core.errors import UserError
@@ -73,6 +73,15 @@ def read_tensors(folder: Path | str) -> dict[str, torch.Tensor]:
         raise UserError(f'the weights in {shown(folder)} cannot be read ({error}); train the adapter again') from None
 
 
+def tensor_shapes(folder: Path | str) -> dict[str, tuple[int, ...]]:
+    "The shapes of an adapter's tensors by name; the tensors are not read. Raises `UserError` when that cannot be."
+    try:
+        with safe_open(Path(folder) / 'adapter_model.safetensors', 'pt') as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f'the weights in {shown(folder)} cannot be read ({error}); train the adapter again') from None
+
+# %% ../../nbs/models/adapters.ipynb #adapters-plain
 def plain_name(name: str) -> str:
     "The name of a tensor without what PEFT adds in a model or leaves out in a file: adapter's name, wrappers, ending."
     parts = name.removeprefix('base_model.model.').removesuffix('.weight').split('.')
@@ -168,22 +177,47 @@ class Factors:
     B: np.ndarray
     scale: float
 
+
+def update_scale(config: dict) -> float:
+    "What `B @ A` is multiplied by, from an adapter's configuration."
+    rank = config['r']
+    return config['lora_alpha'] / (rank**0.5 if config.get('use_rslora') else rank)
+
 # %% ../../nbs/models/adapters.ipynb #adapters-factors
+@dataclass(frozen=True)
+class StoredFactors:
+    "The factors of an adapter in its file: `scale * B @ A` for each module."
+
+    names: dict[str, tuple[str, str]]  # of the tensors A (rank x inputs) and B (outputs x rank) of each module
+    shapes: dict[str, tuple[int, ...]]  # of the tensors
+    rank: int
+    scale: float
+
+    @classmethod
+    def of(cls, folder: Path | str) -> 'StoredFactors':
+        "Of an adapter in PEFT format; no tensor is read. Raises `UserError` when it is damaged or no plain LoRA."
+        config, shapes = adapter_config(folder), tensor_shapes(folder)
+        rank, sides, others = config['r'], {'A': {}, 'B': {}}, []
+        for name, shape in shapes.items():
+            module, _, side = name.removesuffix('.weight').rpartition('.lora_')
+            if side in sides and len(shape) == 2 and shape[side == 'B'] == rank:
+                sides[side][module] = name
+            else:
+                others.append(name)
+        if others:
+            more = f' and {len(others) - 1} others' if len(others) > 1 else ''
+            raise UserError(f'{shown(folder)} is no plain LoRA adapter: it holds {others[0]}{more}')
+        if not sides['A'] or sides['A'].keys() != sides['B'].keys():
+            raise UserError(f'{shown(folder)} does not hold an A and a B for every module')
+        return cls(
+            {name: (sides['A'][name], sides['B'][name]) for name in sides['A']}, shapes, rank, update_scale(config)
+        )
+
+
 def read_factors(folder: Path | str) -> dict[str, Factors]:
     "`{module: Factors}` of an adapter in PEFT format. Raises `UserError` when it is damaged or no plain LoRA."
-    config = adapter_config(folder)
-    rank = config['r']
-    scale = config['lora_alpha'] / (rank**0.5 if config.get('use_rslora') else rank)
-    sides, others = {'A': {}, 'B': {}}, []
-    for name, tensor in read_tensors(folder).items():
-        module, _, side = name.removesuffix('.weight').rpartition('.lora_')
-        if side in sides and tensor.dim() == 2 and tensor.shape[side == 'B'] == rank:
-            sides[side][module] = tensor.double().numpy()
-        else:
-            others.append(name)
-    if others:
-        more = f' and {len(others) - 1} others' if len(others) > 1 else ''
-        raise UserError(f'{shown(folder)} is no plain LoRA adapter: it holds {others[0]}{more}')
-    if not sides['A'] or sides['A'].keys() != sides['B'].keys():
-        raise UserError(f'{shown(folder)} does not hold an A and a B for every module')
-    return {name: Factors(sides['A'][name], sides['B'][name], scale) for name in sides['A']}
+    stored, tensors = StoredFactors.of(folder), read_tensors(folder)
+    return {
+        module: Factors(*(tensors[name].double().numpy() for name in names), stored.scale)
+        for module, names in stored.names.items()
+    }
