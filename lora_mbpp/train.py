@@ -43,7 +43,14 @@ from .training.checkpoints import whole_checkpoint
 from .training.control_rows import quarter, scrambled
 from .training.history import batch_order, history, rise_sentence
 from .training.identity import check_identity, identity
-from .training.launch import end_processes, launch, least_budget, only_first_speaks, processes_of
+from lora_mbpp.training.launch import (
+    end_processes,
+    exchange_rate,
+    launch,
+    least_budget,
+    only_first_speaks,
+    processes_of,
+)
 from .training.memory_plan import hold_to, memory_budget, with_recordings
 from .training.merge import merge_adapter
 from .training.model_card import training_data, write_card
@@ -119,7 +126,8 @@ def prepare_run(cfg: Config, processes: PartialState) -> Run:
 def plan_training(cfg: Config, runtime: Runtime, processes: PartialState, documents: list[dict]) -> RunPlan:
     "The plan of the run, on which all processes agree; says it. Raises `UserError` when it cannot fit."
     budget = least_budget(processes, memory_budget(cfg.vram, runtime.device))
-    run_plan = plan_documents(cfg, runtime, documents, processes.num_processes, budget)
+    link = exchange_rate(processes)
+    run_plan = plan_documents(cfg, runtime, documents, processes.num_processes, budget, link)
     print(run_plan_sentence(run_plan))
     if cfg.vram and runtime.device == 'cuda':
         hold_to(run_plan.layout.budget)

@@ -142,8 +142,8 @@ def plan_for(lengths, targets):
     config = LlamaConfig(**sizes, num_hidden_layers=32, num_attention_heads=8)
     work, bfloat16 = Workload(lengths, targets, steps=10), Precision('bfloat16', nf4=False, fused=True)
 
-    def plan(budget=1.0, **given):
-        machine = Machine('cuda', processes=4, budget=budget, present=False)
+    def plan(budget=1.0, link=None, **given):
+        machine = Machine('cuda', processes=4, budget=budget, present=False, rate=1e14, link=link)
         return plan_run(resolve('test', **given), config, work, bfloat16, machine)
 
     return plan
@@ -160,6 +160,16 @@ def test_unequal_gpus_and_weights_that_nobody_shares(tmp_path):
     assert plan(budget=0.35, row_tokens=100, recomputed_layers=2).layout.weight_shards == 4
     assert 'dora' in complaint(plan, sharding='full', method='dora')
     assert 'share the weights' not in complaint(plan, budget=0.35, method='dora')
+
+
+def test_the_time_of_shared_weights_knows_of_the_exchange():
+    """Three quarters of the weights, twice a row, in ten steps of one row; whole weights are not exchanged."""
+    plan = plan_for(lengths=[100], targets=50)
+    seconds = {link: 60 * plan(sharding='full', link=link).minutes for link in (1e9, 2e9, 20e9, None)}
+    received = 10 * 2 * 0.75 * 2 * 32 * (4 * 512 * 512 + 3 * 512 * 2048)
+    assert seconds[1e9] - seconds[2e9] == pytest.approx(received / 1e9 - received / 2e9)
+    assert seconds[None] == pytest.approx(seconds[20e9])
+    assert plan(sharding='none', link=1e9).minutes == plan(sharding='none', link=1e12).minutes
 
 
 @pytest.mark.slow

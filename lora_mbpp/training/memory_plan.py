@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GIB', 'ANSWER_SHARE', 'ALLOCATOR_SLACK', 'WORKSPACE_GIB', 'RECORDED', 'HALF_SPEED', 'Precision', 'PlannedModel',
-           'weight_bytes', 'activation_bytes', 'memory', 'with_recordings', 'memory_budget', 'hold_to', 'Layout',
-           'LayoutRequest', 'layout_cost', 'row_lengths', 'layouts', 'first_fitting', 'ways_out', 'refusal',
+           'packed_bytes', 'weight_bytes', 'activation_bytes', 'memory', 'with_recordings', 'memory_budget', 'hold_to',
+           'Layout', 'LayoutRequest', 'layout_cost', 'row_lengths', 'layouts', 'first_fitting', 'ways_out', 'refusal',
            'choose_layout', 'sharding_unsupported_reason', 'choose_sharding']
 
 # %% ../../nbs/training/memory_plan.ipynb #30-41d254fc
@@ -68,15 +68,19 @@ GIB = 2**30
 ANSWER_SHARE = 0.5  # of the tokens of a row have a loss
 
 
+def packed_bytes(model: PlannedModel) -> float:
+    "Of the adapted maps, which processes can share; the constants of packed ones lie with each of them."
+    return model.shape.linear * (0.5 if model.nf4 else model.itemsize)
+
+
 def weight_bytes(model: PlannedModel, shards: int = 1) -> float:
     "Of the frozen weights in one of `shards` processes that share the adapted maps."
-    shape = model.shape
-    packed = shape.linear * (0.5 if model.nf4 else model.itemsize)
+    shape, packed = model.shape, packed_bytes(model)
     gathered = 3 * packed / shape.layers if shards > 1 else 0  # the layer at work, the next one, and their exchange
     constants = shape.linear * (NF4_BYTES - 0.5 if model.nf4 else 0)
     return packed / shards + gathered + constants + shape.other * model.itemsize
 
-
+# %% ../../nbs/training/memory_plan.ipynb #memory-activations
 def activation_bytes(model: PlannedModel, row_tokens: int, recomputed: int) -> float:
     "Of a forward and backward pass over a row, with `recomputed` layers recomputing their activations."
     shape, itemsize = model.shape, model.itemsize
