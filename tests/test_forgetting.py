@@ -37,18 +37,27 @@ def test_without_the_wheel_prose_alone_is_scored(monkeypatch, capsys):
     )
 
 
-def test_scores_are_the_same_where_memory_suffices_for_two_texts_only(monkeypatch, capsys):
-    model, texts, whole = tiny_model(), prose()[:7], scoring.nll_of_rows
+@pytest.mark.parametrize('way', [None, 'by document'])
+def test_scores_are_the_same_where_memory_does_not_suffice(monkeypatch, capsys, way):
+    """Passes get smaller until they fit and stay so, which is said; a text that fits no pass is out of memory."""
+    model, texts, whole, passes = tiny_model(), prose()[:7], scoring.nll_of_rows, []
+    if way:
+        set_attention(model, way)
     wanted = [one['nll'] for one in text_nll(model, TOK, texts)]
 
     def small(model, rows, *how):
+        passes.append(len(rows))
         if len(rows) > 2:
             raise torch.OutOfMemoryError('CUDA out of memory')
         return whole(model, rows, *how)
 
+    monkeypatch.setattr(scoring, 'LEFT', {})
     monkeypatch.setattr(scoring, 'nll_of_rows', small)
     assert [one['nll'] for one in text_nll(model, TOK, texts)] == pytest.approx(wanted, rel=1e-5)
-    assert 'scored in halves' in capsys.readouterr().out
+    assert 'half as many tokens' in capsys.readouterr().out
+    passes.clear()
+    text_nll(model, TOK, texts)
+    assert max(passes) <= 2 and 'no memory' not in capsys.readouterr().out
     monkeypatch.setattr(scoring, 'nll_of_rows', lambda model, rows, *how: small(model, rows * 3, *how))
     with pytest.raises(torch.OutOfMemoryError):
         text_nll(model, TOK, texts[:1])
