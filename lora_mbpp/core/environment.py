@@ -4,15 +4,13 @@
 
 # %% auto #0
 __all__ = ['NOISE', 'PACKAGES', 'BAR_NUMBERS', 'drop_noise', 'in_test', 'package_versions', 'git_sha', 'meta_info', 'ProgressBar',
-           'progress', 'minutes', 'end_with_parent', 'quick_imports']
+           'progress', 'minutes', 'quick_imports']
 
 # %% ../../nbs/core/environment.ipynb #environment-imports
-import ctypes
 import gc
 import logging
 import os
 import platform
-import signal
 import subprocess
 import sys
 import warnings
@@ -143,14 +141,6 @@ def minutes(seconds: float) -> str:
     if seconds < 100:
         return f'{seconds:.1f} s' if seconds < 9.5 else f'{seconds:.0f} s'
     return f'{seconds / 60:.1f} min' if seconds < 6000 else f'{seconds / 3600:.1f} h'
-
-# %% ../../nbs/core/environment.ipynb #environment-parent
-def end_with_parent() -> None:
-    "In a new process on Linux: be told to end (SIGTERM) when the process that started it is gone. Raises OSError."
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(set_parent_death_signal, signal.SIGTERM, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), f'prctl: {os.strerror(ctypes.get_errno())}')
 
 # %% ../../nbs/core/environment.ipynb #environment-quick
 @contextmanager

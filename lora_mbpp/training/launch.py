@@ -23,9 +23,9 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from ..core.config import Config, stage_parameters
-from ..core.environment import end_with_parent
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
+from ..core.processes import end_with_parent
 from ..core.runs import metrics_file, run_name
 from ..models.runtime import check_gpus
 
