@@ -126,7 +126,7 @@ def prepare_run(cfg: Config, processes: PartialState) -> Run:
 def plan_training(cfg: Config, runtime: Runtime, processes: PartialState, documents: list[dict]) -> RunPlan:
     "The plan of the run, on which all processes agree; says it. Raises `UserError` when it cannot fit."
     budget = least_budget(processes, memory_budget(cfg.vram, runtime.device))
-    link = exchange_rate(processes)
+    link = None if cfg.sharding == 'none' else exchange_rate(processes)
     run_plan = plan_documents(cfg, runtime, documents, processes.num_processes, budget, link)
     print(run_plan_sentence(run_plan))
     if cfg.vram and runtime.device == 'cuda':

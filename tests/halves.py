@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -21,7 +22,7 @@ from lora_mbpp.models.packing import packed_row
 from lora_mbpp.models.recomputation import checkpoint_layers
 from lora_mbpp.models.runtime import Runtime
 from lora_mbpp.models.tiny import tiny_model, tiny_tokenizer
-from lora_mbpp.training.launch import end_processes, processes_of
+from lora_mbpp.training.launch import end_processes, exchange_rate, processes_of
 from lora_mbpp.training.memory_plan import Layout
 from lora_mbpp.training.monitor import TrainingMonitor
 from lora_mbpp.training.setup import TrainerParts, load_prepared, make_trainer, prepare_model
@@ -121,6 +122,8 @@ def check_packed():
 
 def main(folder, *names):
     processes = processes_of('cpu')
+    rates = gather_object([exchange_rate(processes)])
+    assert rates[0] == rates[1] and 1e6 < rates[0] < 1e12
     for name in names:
         check_packed() if name == 'packed' else check_streamed(folder, name)
         if processes.is_main_process:

@@ -11,9 +11,9 @@ from statsmodels.stats.contingency_tables import mcnemar
 from lora_mbpp.core.errors import UserError, complaint
 from lora_mbpp.core.files import write_json
 from lora_mbpp.core.runs import PREREGISTRATION
-from lora_mbpp.reporting.comparisons import compare, comparison_table, with_verdict
+from lora_mbpp.reporting.comparisons import compare, comparison_table, values_of, with_verdict
 from lora_mbpp.reporting.confound_check import check_confounds
-from lora_mbpp.reporting.loading import by_rank
+from lora_mbpp.reporting.loading import by_rank, metrics_in
 from lora_mbpp.reporting.multiplicity import gatekept
 from lora_mbpp.reporting.sentences import amount, p_text, sentence
 from lora_mbpp.reporting.statistics import (
@@ -419,3 +419,30 @@ def test_a_search_on_other_validation_rows_is_not_mixed_with_the_runs(tmp_path):
     table = rate_table(tmp_path, 'p')
     assert sorted(table.seed) == [100, 100, 101, 101] and table.nll.max() == 0.40
     assert list(table) == ['rank', 'seed', 'lr', 'nll']
+
+
+def test_runs_of_which_files_change_are_read_again(tmp_path):
+    """A file written anew, one that goes, one that leads nowhere; what a reader changes is its own."""
+    runs, folder = simulated_study({8: (0.4, 0.85)}, seeds=2, n=20), tmp_path / 'metrics'
+    for run in runs:
+        write_json(folder / f"{run['run_info']['run']}.json", run)
+    found = metrics_in(tmp_path)
+    found[0]['run_info']['kind'] = 'mine'
+    assert [run['run_info']['kind'] for run in metrics_in(tmp_path)] == ['base', 'lora', 'lora']
+    changed = {**runs[1], 'run_info': {**runs[1]['run_info'], 'seed': 7}}
+    write_json(folder / f"{runs[1]['run_info']['run']}.json", changed)
+    (folder / f"{runs[2]['run_info']['run']}.json").unlink()
+    assert [run['run_info']['seed'] for run in metrics_in(tmp_path)] == [runs[0]['run_info']['seed'], 7]
+    (folder / 'gone.json').symlink_to(folder / 'nowhere')
+    assert 'there is no file' in complaint(metrics_in, tmp_path)
+
+
+def test_values_are_those_of_the_run_that_is_asked():
+    """Not those of another one whose records are alike."""
+    first, other = (simulated_study({8: (0.4, 0.85)}, n=20)[1] for _ in range(2))
+    assert values_of(first, 'pass@1') == values_of(other, 'pass@1')
+    for record in other['eval_info']['per_task']:
+        record['verdict'] = 'wrong_answer'
+    third = {**other, 'eval_info': {**other['eval_info'], 'per_task': list(other['eval_info']['per_task'])}}
+    assert {amount for amount, _ in values_of(third, 'pass@1').values()} == {0.0}
+    assert {amount for amount, _ in values_of(first, 'pass@1').values()} != {0.0}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OF_A_RUN', 'OF_AN_EVALUATION', 'label_of', 'by_rank', 'unit_of', 'check_comparable', 'older_rule', 'check_metrics',
-           'read_metrics', 'metrics_in', 'is_evaluated', 'evaluated', 'load_runs', 'load_repeated_baseline']
+           'state_of', 'read_metrics', 'metrics_in', 'is_evaluated', 'evaluated', 'load_runs', 'load_repeated_baseline']
 
 # %% ../../nbs/reporting/loading.ipynb #loading-imports
 from functools import lru_cache
@@ -97,6 +97,15 @@ def check_metrics(path: Path, metrics) -> None:
         raise UserError(f'{shown(path)} lacks {", ".join(lacking)}: it is damaged; measure that run again')
 
 # %% ../../nbs/reporting/loading.ipynb #loading-metrics-in
+def state_of(path: Path) -> tuple[int, ...]:
+    "What is different of a file that was written anew; nothing for one that is not there."
+    try:
+        state = path.stat()
+    except OSError:
+        return ()
+    return state.st_mtime_ns, state.st_size, state.st_ino
+
+
 @lru_cache(maxsize=1)
 def read_metrics(files: tuple[tuple]) -> list[dict]:
     "The metrics in these files, (path, time of the last change, bytes) each; those of the last call are kept."
@@ -105,14 +114,13 @@ def read_metrics(files: tuple[tuple]) -> list[dict]:
         check_metrics(path, metrics)
     return [metrics for path, metrics in found if metrics.get('run_info', {}).get('run') == path.stem]
 
-
+# %% ../../nbs/reporting/loading.ipynb #loading-metrics-of
 def metrics_in(folder: Path | str) -> list[dict]:
     """The metrics of all runs below `folder`. Raises `UserError` with the name of a damaged file.
 
     Files that have not changed since the last call are not read again."""
     paths = sorted((Path(folder) / 'metrics').glob('*.json'))
-    states = [(path, path.stat()) for path in paths]
-    found = read_metrics(tuple((path, state.st_mtime_ns, state.st_size, state.st_ino) for path, state in states))
+    found = read_metrics(tuple((path, *state_of(path)) for path in paths))
     return [{name: dict(part) if isinstance(part, dict) else part for name, part in run.items()} for run in found]
 
 # %% ../../nbs/reporting/loading.ipynb #loading-is-evaluated
