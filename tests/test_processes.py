@@ -20,8 +20,10 @@ from lora_mbpp.cli import main
 from lora_mbpp.core.config import resolve
 from lora_mbpp.core.errors import complaint
 from lora_mbpp.core.files import read_json
+from lora_mbpp.experiments.study_plan import plan_study
 from lora_mbpp.models.tiny import tiny_tokenizer
 from lora_mbpp.train import train
+from lora_mbpp.training.cards import CARDS
 from lora_mbpp.training.launch import cause_of_death, check_gpu_memory
 from lora_mbpp.training.memory_plan import Precision
 from lora_mbpp.training.rows import share_of
@@ -147,6 +149,13 @@ def plan_for(lengths, targets):
         return plan_run(resolve('test', **given), config, work, bfloat16, machine)
 
     return plan
+
+
+def test_a_plan_for_absent_cards_says_what_it_takes_their_link_for():
+    card = next(card for card in CARDS if card.name == 'RTX 4090')
+    plans, words = plan_study(resolve('starter', gpus=2, sharding='full', dtype='bfloat16'), [8], card)
+    assert plans[0].layout.weight_shards == 2 and '20 GB/s between the processes that share it, assumed' in words
+    assert 'GB/s' not in plan_study(resolve('starter', gpus=2, sharding='none', dtype='bfloat16'), [8], card)[1]
 
 
 def test_unequal_gpus_and_weights_that_nobody_shares(tmp_path):

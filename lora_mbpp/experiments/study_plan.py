@@ -20,7 +20,7 @@ from ..training.cards import PUBLISHED_SHARE, Card, slowest_card
 from ..training.memory_plan import Precision
 from ..training.recipe import optimizer_steps
 from ..training.rows import target_tokens, usual_lengths
-from ..training.time_plan import Machine, RunPlan, Workload, plan_run
+from ..training.time_plan import LINK, Machine, RunPlan, Workload, plan_run
 
 # %% ../../nbs/experiments/study_plan.ipynb #study-plan-lengths
 def study_lengths(cfg: Config) -> tuple[list[int], int, str]:
@@ -81,4 +81,7 @@ def plan_study(
     config = config_of(cfg.model)
     run_plans = [plan_run(replace(cfg, rank=rank), config, mine, precision, machine) for rank, mine in wanted]
     held = 'NF4' if precision.nf4 else precision.dtype
-    return run_plans, f'{basis}; {where}; {held} base, {precision.dtype} computation'
+    words = f'{basis}; {where}; {held} base, {precision.dtype} computation'
+    if any(plan.layout.weight_shards > 1 for plan in run_plans):
+        words += f'; {LINK[machine.device] / 1e9:.0f} GB/s between the processes that share it, assumed'
+    return run_plans, words
