@@ -16,7 +16,7 @@ from ..core.environment import progress
 from ..core.errors import UserError
 from .capacity import PACKED_TOKENS
 from ..models.lm_head import answer_losses, causal_of, lm_head_aside
-from ..models.packing import beside, model_row, shares
+from ..models.packing import beside, model_row, row_size, shares
 from ..models.positions import longest_sequence, name_some
 from ..models.proof import row_kind
 from ..tasks.chat import encode_row
@@ -88,8 +88,7 @@ def row_nll(
                 if len(group) == 1:
                     raise
             if scores is None:  # with the error what the pass held is gone, but for some projections
-                area = sum(lengths[: len(group)]) if kind == 'packed' else len(group) * lengths[len(group) - 1]
-                LEFT[causal] = min(most, area) // 2
+                LEFT[causal] = min(most, row_size(lengths[: len(group)], kind)) // 2
                 torch.cuda.empty_cache()
                 print(f'scoring: no memory for {len(group)} texts in one pass, so passes have half as many tokens')
                 continue

@@ -141,10 +141,10 @@ def lm_head_aside(model) -> Iterator[bool]:
         yield True
         return
     try:
-        if CHECKED.get(causal) is not head and detach_lm_head(model, trainable_too=True):
-            CHECKED[causal] = head
-        elif CHECKED.get(causal) is head and has_plain_head(causal):
+        if CHECKED.get(causal) is head and has_plain_head(causal):
             causal.set_output_embeddings(DetachedLMHead(head))
+        elif detach_lm_head(model, trainable_too=True):
+            CHECKED[causal] = head
         yield isinstance(causal.get_output_embeddings(), DetachedLMHead)
     finally:
         attach_lm_head(model)

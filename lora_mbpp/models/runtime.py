@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['GROWING', 'has_bitsandbytes', 'choose_quantization', 'takes_bfloat16', 'choose_dtype', 'Runtime', 'choose_runtime',
-           'device_info', 'check_gpus', 'peak_memory_gb', 'let_segments_grow']
+           'device_info', 'check_gpus', 'peak_memory_gb', 'seconds_of', 'let_segments_grow']
 
 # %% ../../nbs/models/runtime.ipynb #runtime-imports
 import importlib.util
 import os
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -102,6 +104,16 @@ def peak_memory_gb() -> float:
         return psutil.Process().memory_info().peak_wset / 1e9
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+# %% ../../nbs/models/runtime.ipynb #runtime-seconds
+def seconds_of(call: Callable[[], object], device: str) -> float:
+    "Seconds that a call takes, with the work that it leaves to the device (`cuda` or `cpu`)."
+    settle = torch.cuda.synchronize if device == 'cuda' else lambda: None
+    settle()
+    started = time.perf_counter()
+    call()
+    settle()
+    return time.perf_counter() - started
 
 # %% ../../nbs/models/runtime.ipynb #runtime-allocator
 GROWING = 'expandable_segments:True'

@@ -137,12 +137,8 @@ def contrast(
     if len(weights) < 2:
         raise UserError(f'both sides have only {len(ids)} tasks in common: nothing to compare')
     spread = contrast_spread(squares, [1] if None in a else [-1, 1]) if squares else None
-    return (
-        (pass_estimate if endpoint == 'pass@1' else estimate)(differences, weights, spread),
-        differences,
-        weights,
-        ids,
-    )
+    found = (pass_estimate if endpoint == 'pass@1' else estimate)(differences, weights, spread)
+    return found, differences, weights, ids
 
 # %% ../../nbs/reporting/comparisons.ipynb #comparisons-compare
 def compare(a: dict, b: dict, endpoint: str, squares: MeanSquares | None = None) -> dict:

@@ -9,7 +9,6 @@ __all__ = ['SHARE_OF_RATE', 'LAUNCH_SECONDS', 'REPLAY_SECONDS', 'RECORDING_SECON
            'as_table', 'plan_documents', 'forecast']
 
 # %% ../../nbs/training/time_plan.ipynb #time-imports
-import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -18,7 +17,7 @@ import torch
 
 from ..core.config import Config
 from ..core.errors import UserError
-from ..models.runtime import Runtime
+from ..models.runtime import Runtime, seconds_of
 from ..models.shapes import Shape, config_of
 from lora_mbpp.training.memory_plan import (
     GIB,
@@ -70,18 +69,7 @@ def matrix_rate(device: str, dtype: str) -> float:
     "Operations per second of a large matrix product on `device` in `dtype`: the best of six."
     n, kind = 8192 if device == 'cuda' else 1024, getattr(torch, dtype)
     a = torch.randn(n, n, device=device, dtype=kind)
-
-    def once() -> float:
-        "Seconds of one product."
-        if device == 'cuda':
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        a @ a
-        if device == 'cuda':
-            torch.cuda.synchronize()
-        return time.perf_counter() - started
-
-    return 2 * n**3 / min(once() for _ in range(6))
+    return 2 * n**3 / min(seconds_of(lambda: a @ a, device) for _ in range(6))
 
 # %% ../../nbs/training/time_plan.ipynb #time-machine
 SHARE_OF_RATE = {'cuda': 0.6, 'cpu': 0.65}  # of the matrix rate that a training step reaches
